@@ -1,0 +1,6 @@
+"""The one thing that setup.cfg cannot say: a small C file, built where there is a compiler and done without where there is none."""
+
+from setuptools import Extension, setup
+
+setup(ext_modules=[Extension("charrnn.kernels._sequence", ["charrnn/kernels/_sequence.c"], depends=["charrnn/kernels/_sequence.h"],
+                             extra_compile_args=["-std=gnu11", "-O3", "-pthread"], extra_link_args=["-pthread"], optional=True)])
