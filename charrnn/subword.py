@@ -1,0 +1,162 @@
+"""Parts of words that SentencePiece learns from the text, over bytes for all that is rare.
+
+SentencePiece writes a space as U+2581. So that every text comes back exactly, a U+2581 of the text itself goes around
+it as three bytes, and decoding is by the bytes of each piece.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from charrnn.errors import CheckpointError, DataError, UsageError
+from charrnn.tokens import (
+    CODE_POINTS,
+    START,
+    ByteDecoder,
+    Decoder,
+    Ids,
+    Tokenizer,
+    check_config,
+    code_points,
+    utf8,
+)
+
+SPACE = "\u2581"
+META = 258  # <unk>, the line end and 256 bytes
+LEAST = META + 2
+SAMPLE = 4_000_000  # characters that SentencePiece learns from
+COVERAGE = 0.9995  # share of the text whose characters are pieces of their own; the rest are bytes
+# What normalisation, a dummy prefix or a lack of bytes would change.
+PROBE = f"  \uff21e\u0301 {SPACE}\u1e9b\ufb01  \U0010ffff\r\n\0\t "
+LONGEST = 1_000  # characters given to SentencePiece at once: it skips longer lines in training, and adds up in float32
+
+# A line or, of a longer one, as many words as fit; U+2581 apart. Whether a unit ends depends on LONGEST + 1 characters.
+UNITS = re.compile(rf"\n+|{SPACE}+|[^\n{SPACE}]{{1,{LONGEST}}}(?![^ \n{SPACE}])|[^\n{SPACE}]{{1,{LONGEST}}}")
+
+
+def sample(pieces: Callable[[], Iterable[str]]) -> list[str]:
+    """At most about SAMPLE characters, the same share of each piece."""
+    total = sum(map(len, pieces()))
+    if not total:
+        raise DataError("the text is empty: there is nothing to learn")
+    share = min(1.0, SAMPLE / total)
+    return [piece[: math.ceil(len(piece) * share)] for piece in pieces()]
+
+
+def common_characters(pieces: Iterable[str], most: int) -> str:
+    """The space and the most frequent characters that SentencePiece can learn: COVERAGE of the text, at most `most`."""
+    counts = np.zeros(CODE_POINTS, np.int64)
+    for piece in pieces:
+        counts += np.bincount(code_points(piece), minlength=CODE_POINTS)
+    counts[[0, ord("\n"), 0x2581, 0x2585]] = 0  # lines with NUL or U+2585 would be skipped
+    order = np.argsort(-counts, kind="stable")
+    order = order[: np.searchsorted(np.cumsum(counts[order]), COVERAGE * counts.sum()) + 1]
+    order = order[(counts[order] > 0) & (order != ord(" "))]
+    return " " + "".join(map(chr, order[: most - 1]))
+
+
+def train(sentences: Iterable[str], vocab_size: int) -> bytes:
+    """A SentencePiece model (unigram: Kudo 2018) that leaves text as it is. The same sentences give the same bytes."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_writer=model, model_type="unigram", vocab_size=vocab_size,
+        hard_vocab_limit=False, byte_fallback=True, character_coverage=1.0, required_chars=SPACE,
+        user_defined_symbols=["\n"], normalization_rule_name="identity", add_dummy_prefix=False,
+        remove_extra_whitespaces=False, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, num_threads=1,
+        shuffle_input_sentence=False, minloglevel=3)
+    return model.getvalue()
+
+
+class SubwordTokenizer(Tokenizer):
+    """The pieces of a SentencePiece model, as it numbers them."""
+
+    level = "subword"
+
+    def __init__(self, model: bytes) -> None:
+        """Raises CheckpointError for a model that isn't one of `train`'s kind."""
+        import sentencepiece
+
+        self.model = model
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            pieces: list[str] = self._processor.id_to_piece(list(range(self._processor.vocab_size())))
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            raise CheckpointError("the tokenizer is damaged: SentencePiece cannot read its model") from error
+        self.size = len(pieces)
+        bytes_at = {token: int(piece[3:5], 16) for token, piece in enumerate(pieces) if self._processor.is_byte(token)}
+        self._byte_ids = [token for _, token in sorted((value, token) for token, value in bytes_at.items())]
+        self._ids = {piece: token for token, piece in enumerate(pieces)}
+        if (sorted(bytes_at.values()) != list(range(256)) or len(self._ids) != self.size or SPACE not in self._ids
+                or "\n" not in self._ids or "" in self._ids or not self._processor.is_unknown(0)):
+            raise CheckpointError("the tokenizer is damaged: its SentencePiece model is not of charrnn's kind")
+        self._chunks = [bytes([bytes_at[token]]) if token in bytes_at else utf8(piece.replace(SPACE, " "))
+                        for token, piece in enumerate(pieces)]
+        self._chunks[0] = utf8("\ufffd")
+        self._names = [piece if token in bytes_at else piece.replace(SPACE, " ") for token, piece in enumerate(pieces)]
+        scores: list[float] = self._processor.get_score(list(range(self.size)))
+        if not np.isfinite(scores).all() or self.decode(self.encode(PROBE)) != PROBE:
+            raise CheckpointError("the tokenizer is damaged: its SentencePiece model changes the text")
+
+    @classmethod
+    def build(cls, pieces: Callable[[], Iterable[str]], vocab_size: int) -> SubwordTokenizer:
+        """About `vocab_size` symbols, fewer where the text does not have as many parts."""
+        if vocab_size < LEAST:
+            raise UsageError(f"a vocabulary of {vocab_size} is too small: {LEAST} is the least at level subword")
+        texts = sample(pieces)
+        common = common_characters(texts, max(1, (vocab_size - META) // 2))
+        known = re.compile(f"[{re.escape(common)}]{{1,{LONGEST}}}")
+        sentences = (part for text in texts for line in UNITS.findall(text) for part in known.findall(line))
+        # The characters by themselves too: of one line that only repeats itself SentencePiece would write no model.
+        return cls(train(itertools.chain(sentences, common), vocab_size))
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], payload: bytes) -> SubwordTokenizer:
+        check_config(config, payload, {"sha256": str}, payload_allowed=True)
+        if hashlib.sha256(payload).hexdigest() != config["sha256"]:
+            raise CheckpointError("the tokenizer is damaged: its SentencePiece model has another digest")
+        return cls(payload)
+
+    def to_bytes(self) -> tuple[dict[str, Any], bytes]:
+        return {"level": self.level, "sha256": hashlib.sha256(self.model).hexdigest()}, self.model
+
+    def encode(self, text: str) -> Ids:
+        utf8(text)  # surrogates would become question marks
+        return self._encode(UNITS.findall(text))
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        tail = ""
+        for piece in pieces:
+            utf8(piece)
+            units = UNITS.findall(tail + piece)
+            tail = units[-1] if units else ""
+            if len(units) > 1:
+                yield self._encode(units[:-1])
+        if tail:
+            yield self._encode(UNITS.findall(tail))
+
+    def _encode(self, units: list[str]) -> Ids:
+        lists: list[list[int]] = self._processor.encode(units, num_threads=1)
+        for place, unit in enumerate(units):
+            if unit[0] == SPACE:
+                lists[place] = [self._byte_ids[byte] for byte in unit.encode()]
+        return np.fromiter(itertools.chain.from_iterable(lists), np.int32)
+
+    def decode(self, ids: Iterable[int] | Ids) -> str:
+        decoder = self.decoder()
+        return "".join(map(decoder.feed, np.asarray(ids, np.int64).tolist())) + decoder.flush()
+
+    def decoder(self) -> Decoder:
+        return ByteDecoder(self._chunks)
+
+    def symbol(self, token: int) -> str:
+        return START if token == self.size else self._names[token]

@@ -1,0 +1,247 @@
+"""Text files, folders of them or standard input, read strictly and in pieces."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import hashlib
+import os
+import re
+import stat
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from charrnn.errors import DataError, StorageError, UsageError
+
+BLOCK = 1 << 20  # bytes read at once
+HEAD = 8192  # bytes in which a NUL makes a file look binary
+BOM = "\ufeff"
+ERRORS = ("strict", "replace", "ignore")
+# The longest first: UTF-32's mark begins like UTF-16's.
+MARKS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+@dataclass
+class Source:
+    """One file: its path, or the descriptor of what was standard input; `state` tells whether it was changed since."""
+
+    path: Path | None
+    spool: int | None = None
+    state: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return "standard input" if self.path is None else str(self.path)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes from the start on; raises DataError where they cannot be read."""
+        try:
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.dup(self.spool) if self.spool is not None else os.open(self.path or "", flags)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self}: cannot be read: {reason(error)}") from None
+        try:
+            status = os.fstat(fd)
+            kind, state = status.st_mode, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if stat.S_ISFIFO(kind):
+                raise DataError(f"{self}: a pipe, which can be read only once: give it as standard input, - < {self}")
+            if not stat.S_ISREG(kind):
+                raise DataError(f"{self}: not a regular file")
+            if state != (self.state or state):
+                raise DataError(f"{self}: was changed while it was being read: start again")
+            self.state = state
+            offset = 0
+            while block := os.pread(fd, BLOCK, offset):
+                yield block
+                offset += len(block)
+        except OSError as error:
+            raise DataError(f"{self}: cannot be read: {reason(error)}") from None
+        finally:
+            os.close(fd)
+
+
+class Text:
+    """The characters of some files, one after the other. Each use reads them again, so memory does not grow with them.
+
+    `digest` is the SHA-256 of the raw bytes of all files in order, `bytes` the length as UTF-8 without byte order
+    marks. Raises DataError for what is not text in `encoding`.
+    """
+
+    def __init__(self, name: str, sources: Sequence[Source], encoding: str, errors: str) -> None:
+        self.name, self.encoding, self.errors = name, encoding, errors
+        self.notes: list[str] = []
+        self.characters = self.bytes = 0
+        self._sources = tuple(sources)
+        digest = hashlib.sha256()
+        for source in self._sources:
+            for piece in self._decoded(source, digest, first=True):
+                self.characters += len(piece)
+                try:
+                    self.bytes += len(piece) if piece.isascii() else len(piece.encode())
+                except UnicodeEncodeError:
+                    raise DataError(f"{source}: read as {encoding}, it holds halves of surrogate pairs, which are no "
+                                    f"characters: give its real --encoding") from None
+        self.digest = digest.hexdigest()
+        if not self.characters:
+            raise DataError(f"{' and '.join(map(str, self._sources[:3]))}: empty; there is no text in it")
+
+    def pieces(self, size: int = 1 << 20, start: int = 0, stop: int | None = None) -> Iterator[str]:
+        """Characters start..stop−1 in pieces of at most `size`."""
+        stop = self.characters if stop is None else min(stop, self.characters)
+        place = 0
+        for source in self._sources:
+            if place >= stop:
+                return
+            for piece in self._decoded(source):
+                for begin in range(max(0, start - place), min(len(piece), stop - place), size):
+                    yield piece[begin : min(begin + size, stop - place)]
+                place += len(piece)
+                if place >= stop:
+                    return
+        if place < stop:
+            raise DataError(f"{self.name}: was cut short while it was being read: start again")
+
+    def _decoded(self, source: Source, digest: Any = None, *, first: bool = False) -> Iterator[str]:
+        """The decoded blocks of a file without its byte order mark; the first pass also takes the digest and notes."""
+        decoder = codecs.getincrementaldecoder(self.encoding)(self.errors)
+        read, lines, head, fresh = 0, 0, b"", True
+        for block in self._ended(source):
+            if digest:
+                digest.update(block)
+            head = head or block[:HEAD]
+            read += len(block)
+            try:
+                piece = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                offset = read - len(error.object) + error.start
+                line = lines + error.object[: error.start].count(b"\n") + 1
+                raise DataError(self._complaint(source, head, offset, line, error.object[error.start])) from None
+            except (UnicodeError, ValueError) as error:
+                raise DataError(f"{source}: cannot be read as {self.encoding}: {error}") from None
+            if fresh and piece:
+                fresh = False
+                if piece[0] == BOM:
+                    piece = piece[1:]
+                    if first:
+                        self.notes.append(f"a byte order mark at the start of {source} was left out")
+            if first:
+                lines += piece.count("\n")
+            yield piece
+
+    @staticmethod
+    def _ended(source: Source) -> Iterator[bytes]:
+        """The blocks of a file, then an empty one."""
+        yield from source.blocks()
+        yield b""
+
+    def _complaint(self, source: Source, head: bytes, offset: int, line: int, byte: int) -> str:
+        """Why bytes that are not text are refused, and what to do."""
+        if self.encoding == "utf-8":
+            for mark, encoding in MARKS:
+                if head.startswith(mark):
+                    return f"{source}: this is {encoding.upper()}, not UTF-8: read it with --encoding {encoding}"
+            if b"\0" in head:
+                return f"{source}: looks like a binary file, not a text (NUL bytes, and byte {offset} is not UTF-8)"
+        return (f"{source}: not {self.encoding.upper()} at line {line}, offset {offset} (byte 0x{byte:02x}): give the "
+                f"file's --encoding, or --errors replace to put U+FFFD for what cannot be read")
+
+
+def open_text(paths: Sequence[str | Path], *, encoding: str = "utf-8", errors: str = "strict") -> Text:
+    """The text of files, of folders (every .txt below, sorted by path) and of "-", standard input, in the order given.
+
+    Raises DataError for what is missing, empty or no text; UsageError for an unknown encoding; StorageError where
+    standard input cannot be kept.
+    """
+    if not paths:
+        raise UsageError("no text is given: name a file, a folder or - for standard input")
+    if errors not in ERRORS:
+        raise UsageError(f"--errors {errors}: choose from {', '.join(ERRORS)}")
+    if [str(path) for path in paths].count("-") > 1:
+        raise UsageError("- (standard input) can be given once only")
+    encoding = known_encoding(encoding)
+    sources = [source for path in paths for source in expand(path)]
+    return Text(name_of(paths[0]), sources, encoding, errors)
+
+
+def known_encoding(encoding: str) -> str:
+    """The encoding's usual name; raises UsageError for one that Python does not know or that is no text encoding."""
+    try:
+        found = codecs.lookup(encoding)
+        b"x".decode(encoding, "ignore")  # raises LookupError for codecs that are not for text
+        codecs.getincrementaldecoder(encoding)
+    except (LookupError, ValueError, UnicodeError):
+        raise UsageError(f"--encoding {encoding}: not an encoding that Python knows; utf-8, utf-16, cp1252 and gb18030 "
+                         f"are some") from None
+    return "utf-8" if found.name == "utf-8-sig" else found.name
+
+
+def expand(path: str | Path) -> list[Source]:
+    """The sources that one argument names."""
+    if str(path) == "-":
+        return [spooled()]
+    path = Path(path)
+    try:
+        if not path.is_dir():
+            if not path.exists():
+                raise DataError(f"{path}: no such file or folder")
+            return [Source(path)]
+        found: list[Path] = []
+        for folder, _, names in os.walk(path, onerror=raising):
+            found += [Path(folder, name) for name in names if name.lower().endswith(".txt")]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from None
+    if not found:
+        raise DataError(f"{path}: a folder without a .txt file in it or below")
+    return [Source(name) for name in sorted(found, key=lambda name: name.parts)]
+
+
+def raising(error: OSError) -> None:
+    """Raise: os.walk would pass over a folder that it cannot list."""
+    raise error
+
+
+def spooled() -> Source:
+    """Standard input up to its end, in a file that has no name."""
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise DataError("standard input is closed: there is no text to read")
+    try:
+        with tempfile.TemporaryFile() as file:
+            for block in read_all(stream):
+                file.write(block)
+            file.flush()
+            fd = os.dup(file.fileno())
+    except OSError as error:
+        raise StorageError(f"standard input cannot be kept in {tempfile.gettempdir()}: {reason(error)}") from None
+    source = Source(None, fd)
+    weakref.finalize(source, os.close, fd)
+    return source
+
+
+def read_all(stream: IO[bytes]) -> Iterator[bytes]:
+    """The bytes of standard input; raises DataError where it cannot be read."""
+    try:
+        while block := stream.read(BLOCK):
+            yield block
+    except OSError as error:
+        raise DataError(f"standard input: cannot be read: {reason(error)}") from None
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What went wrong, in words."""
+    if isinstance(error, OSError):
+        return "it is a socket or a device" if error.errno == errno.ENXIO else error.strerror or str(error)
+    return str(error)
+
+
+def name_of(path: str | Path) -> str:
+    """A name for a run's folder: of a file its stem, of a folder its name, "stdin" for standard input."""
+    if str(path) == "-":
+        return "stdin"
+    full = Path(os.path.abspath(path))
+    name = re.sub(r"[^\w.-]+", "_", full.name if full.is_dir() else full.stem).strip("._-")
+    return name[:48] or "text"

@@ -1,0 +1,146 @@
+"""Words, whitespace and punctuation as tokens; rare words are spelled by characters."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from charrnn.errors import CheckpointError, UsageError
+from charrnn.tokens import (
+    ESCAPE,
+    START,
+    Characters,
+    Decoder,
+    EscapeDecoder,
+    Ids,
+    Tokenizer,
+    characters_of,
+    check_characters,
+    check_config,
+)
+
+SMALL_TEXT = 1_000  # characters: below this every word is kept, above it those seen twice
+COUNTED = 1_000_000  # distinct words counted at once; past it the rarest are forgotten, so that memory stays bounded
+HELD_BACK = 2  # a word may go on after "don" and after "don'": the last two tokens of a piece wait for the next piece
+
+
+@functools.cache
+def word_pattern() -> re.Pattern[str]:
+    """A word (letters, digits, _ and combining marks, with ' ’ and zero-width joiners inside), or any other character.
+
+    Lengths are bounded so that where a token ends depends on little text, whatever the text.
+    """
+    # Python's \w leaves combining marks out. They end before U+20000, but for the variation selectors.
+    codes = itertools.chain(range(0x300, 0x20000), range(0xE0100, 0xE01F0))
+    marks = [code for code in codes if unicodedata.category(chr(code)).startswith("M")]
+    runs = itertools.groupby(enumerate(marks), lambda place: place[1] - place[0])  # as ranges they match far faster
+    spans = [[code for _, code in run] for _, run in runs]
+    inner = rf"[\w{''.join(f'{chr(span[0])}-{chr(span[-1])}' for span in spans)}]"
+    return re.compile(rf"{inner}{{1,100}}(?:['’\u200c\u200d]{inner}{{1,100}}){{0,8}}|.", re.DOTALL)
+
+
+def split(text: str) -> list[str]:
+    """The tokens of a text; joined they are the text."""
+    return word_pattern().findall(text)
+
+
+def split_pieces(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """The tokens of a text that comes in pieces, exactly those of the whole."""
+    tail = ""
+    for piece in pieces:
+        tokens = split(tail + piece)
+        tail = "".join(tokens[-HELD_BACK:])
+        yield tokens[:-HELD_BACK]
+    yield split(tail)
+
+
+def frequent_words(pieces: Iterable[str]) -> list[str]:
+    """The words of two characters or more that are worth a symbol, the most frequent first, then by code points."""
+    counts: Counter[str] = Counter()
+    characters = forgotten = 0
+    for tokens in split_pieces(pieces):
+        characters += sum(map(len, tokens))
+        counts.update(tokens)
+        while len(counts) > COUNTED:
+            forgotten += 1
+            counts = Counter({word: count for word, count in counts.items() if count > forgotten})
+    least = 1 if characters < SMALL_TEXT else 2
+    words = [(-count, word) for word, count in counts.items() if count >= least and len(word) > 1]
+    return [word for _, word in sorted(words)]
+
+
+class WordTokenizer(Tokenizer):
+    """The sorted characters of the training text, then its most frequent words, then the escape."""
+
+    level = "word"
+
+    def __init__(self, characters: str, words: list[str]) -> None:
+        self.characters, self.words = characters, words
+        self.size = len(characters) + len(words) + 1
+        self.escape = self.size - 1
+        self._characters = Characters(characters, self.size)
+        self.unknown_nats = self._characters.unknown_nats
+        self._symbols = [*characters, *words]
+        self._ids = {symbol: token for token, symbol in enumerate(self._symbols)}
+
+    @classmethod
+    def build(cls, pieces: Callable[[], Iterable[str]], vocab_size: int | None, default: int) -> WordTokenizer:
+        """At most `vocab_size` symbols; `default` yields to a text of many different characters."""
+        characters = characters_of(pieces())
+        least = len(characters) + 1
+        if vocab_size is None:
+            vocab_size = max(default, least + default // 2)
+        if vocab_size < least:
+            raise UsageError(f"a vocabulary of {vocab_size} has no room for the text's {len(characters)} different "
+                             f"characters: {least} is the least at level word")
+        return cls(characters, frequent_words(pieces())[: vocab_size - least])
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], payload: bytes) -> WordTokenizer:
+        check_config(config, payload, {"characters": str, "words": list})
+        characters, words = check_characters(config["characters"]), config["words"]
+        if not all(type(word) is str and len(word) > 1 and word.split() == [word] for word in words):
+            raise CheckpointError("the tokenizer is damaged: its words are not all words")
+        if len(set(words)) != len(words) or not set().union(*words) <= set(characters):
+            raise CheckpointError("the tokenizer is damaged: its words repeat, or hold characters that it has not")
+        return cls(characters, words)
+
+    def to_bytes(self) -> tuple[dict[str, Any], bytes]:
+        return {"level": self.level, "characters": self.characters, "words": list(self.words)}, b""
+
+    def encode(self, text: str) -> Ids:
+        return self._encode(split(text))
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        for tokens in split_pieces(pieces):
+            if tokens:
+                yield self._encode(tokens)
+
+    def _encode(self, tokens: list[str]) -> Ids:
+        count = len(tokens)
+        ids = np.fromiter(map(self._ids.get, tokens, itertools.repeat(-1, count)), np.int32, count)
+        missing = np.flatnonzero(ids < 0)
+        if not len(missing):
+            return ids
+        spelled = [tokens[place] for place in missing.tolist()]
+        lengths = np.ones(count, np.int64)
+        lengths[missing] = np.fromiter(map(len, spelled), np.int64, len(spelled))
+        result = np.repeat(ids, lengths)
+        result[result < 0] = self._characters.encode("".join(spelled))
+        return result
+
+    def decode(self, ids: Iterable[int] | Ids) -> str:
+        return "".join(map(self.decoder().feed, np.asarray(ids, np.int64).tolist()))
+
+    def decoder(self) -> Decoder:
+        return EscapeDecoder(self, self._symbols)
+
+    def symbol(self, token: int) -> str:
+        return {self.size: START, self.size - 1: ESCAPE}.get(token) or self._symbols[token]
