@@ -1,0 +1,44 @@
+"""Sums of nats over counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+def perplexity(nats_per_token: float) -> float:
+    """exp(nats / tokens); infinite where that overflows."""
+    return math.exp(nats_per_token) if nats_per_token < 700 else math.inf
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model paid for a text: `nats` in all, over so many tokens, code points and UTF-8 bytes. Scores add up."""
+
+    nats: float
+    tokens: int
+    characters: int
+    bytes: int
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.nats + other.nats, self.tokens + other.tokens, self.characters + other.characters, self.bytes + other.bytes)
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / max(self.tokens, 1)
+
+    @property
+    def nats_per_character(self) -> float:
+        return self.nats / max(self.characters, 1)
+
+    @property
+    def perplexity(self) -> float:
+        return perplexity(self.nats_per_token)
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.nats_per_character / math.log(2)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / max(self.bytes, 1)

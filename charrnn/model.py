@@ -1,0 +1,120 @@
+"""The recurrent language model: tokens in, logits out, the state in and out of every call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from charrnn.cells import GATES, STATES
+from charrnn.config import ModelConfig
+from charrnn.kernels import recur
+
+State = tuple[tuple[Tensor, ...], ...]  # for each layer what cells.STATES counts, each (B, H)
+
+
+class Layer(nn.Module):
+    """One recurrent layer. Its input arrives as tokens (the first layer's) or as the output of the layer below."""
+
+    def __init__(self, cell: str, inputs: int, hidden: int, *, activation: str = "tanh", reset: str = "before") -> None:
+        super().__init__()
+        self.cell, self.activation, self.reset = cell, activation, reset
+        gates = GATES[cell]
+        self.w_x = nn.Parameter(torch.empty(inputs, gates * hidden))
+        self.b = nn.Parameter(torch.zeros(gates * hidden))
+        self.w_h = nn.Parameter(torch.empty(hidden, gates * hidden)) if cell != "mlp" else None
+        self.b_h = nn.Parameter(torch.zeros(hidden)) if cell == "gru" and reset == "after" else None
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Glorot input weights; recurrent weights orthogonal gate by gate (Saxe et al. 2014); an open forget gate (Gers et al. 2000)."""
+        hidden = self.b.numel() // GATES[self.cell]
+        with torch.no_grad():
+            self.w_x.normal_(0, math.sqrt(2 / (self.w_x.shape[0] + hidden)), generator=generator)
+            self.b.zero_()
+            if self.w_h is not None:
+                for gate in torch.split(self.w_h, hidden, dim=1):
+                    gate.copy_(torch.linalg.qr(torch.empty_like(gate).normal_(generator=generator))[0])
+            if self.b_h is not None:
+                self.b_h.zero_()
+            if self.cell == "lstm":
+                self.b[hidden : 2 * hidden] = 1
+
+    def forward(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """x (T, B, inputs) → (T, B, H). With tokens (T, B), x is the embedding (V+1, inputs) that they are looked up in; None: one-hot."""
+        if tokens is not None:
+            x, w_x, b_x = self.w_x + self.b if x is None else torch.addmm(self.b, x, self.w_x), None, None  # a row: a token's share
+        else:
+            w_x, b_x = self.w_x, self.b
+        assert x is not None
+        return recur(self.cell, x, self.w_h, self.b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, activation=self.activation,
+                     reset=self.reset)
+
+
+class Model(nn.Module):
+    """Embedding (or one-hot), L recurrent layers, and the output layer."""
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        V, E, H = config.vocabulary, config.embedding, config.hidden
+        self.embedding = nn.Parameter(torch.empty(V + 1, E)) if E else None
+        self.layers = nn.ModuleList(
+            Layer(config.cell, H if layer else E or V + 1, H, activation=config.activation, reset=config.gru_reset)
+            for layer in range(config.layers))
+        self.output = nn.ParameterDict({"w": nn.Parameter(torch.empty(H, V)), "b": nn.Parameter(torch.zeros(V))})
+        self.initialise(generator or torch.Generator().manual_seed(0))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fresh weights, drawn from `generator`."""
+        with torch.no_grad():
+            if self.embedding is not None:
+                self.embedding.normal_(generator=generator)
+            for layer in self.layers:
+                layer.initialise(generator)  # type: ignore[operator]
+            self.output["w"].normal_(0, 1 / math.sqrt(self.config.hidden), generator=generator)
+            self.output["b"].zero_()
+
+    def zero_state(self, rows: int) -> State:
+        """The state before a text."""
+        one = self.output["w"]
+        return tuple(tuple(one.new_zeros(rows, self.config.hidden) for _ in range(STATES[self.config.cell]))
+                     for _ in range(self.config.layers))
+
+    def hidden(self, tokens: Tensor, state: State, *, dropout: float = 0.0,
+               generator: torch.Generator | None = None) -> tuple[Tensor, State]:
+        """tokens (T, B) → the last layer's outputs (T, B, H) and the state after.
+
+        `dropout` is variational (Gal and Ghahramani 2016): a row's mask is the same at each of its T steps.
+        """
+        new, outputs = [], tokens
+        for number, layer in enumerate(self.layers):
+            outputs, after = layer(outputs, state[number]) if number else layer(self.embedding, state[0], tokens=tokens)
+            if dropout:
+                keep = outputs.new_empty(outputs.shape[1:]).bernoulli_(1 - dropout, generator=generator)
+                outputs = outputs * (keep / (1 - dropout))
+            new.append(after)
+        return outputs, tuple(new)
+
+    def forward(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """tokens (T, B) → logits (T, B, V) of the tokens that follow, and the state after."""
+        outputs, state = self.hidden(tokens, state)
+        return outputs @ self.output["w"] + self.output["b"], state
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of the weights, named and shaped as `ModelConfig.shapes()`."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.named_parameters()}
+
+    def load(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """The reverse."""
+        with torch.no_grad():
+            for name, value in self.named_parameters():
+                value.copy_(torch.from_numpy(weights[name]))
+
+
+def detached(state: State) -> State:
+    """The same state, cut off from the steps that led to it."""
+    return tuple(tuple(part.detach() for part in layer) for layer in state)

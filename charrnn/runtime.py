@@ -1,0 +1,45 @@
+"""A trained model in NumPy: one step for one or many rows, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn import cells
+from charrnn.config import ModelConfig
+
+Floats = NDArray[np.float32]
+State = tuple[tuple[Floats, ...], ...]  # for each layer what cells.STATES counts, each (B, H)
+
+
+class Runtime:
+    """The weights, named and shaped as `ModelConfig.shapes()`, ready to step."""
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Floats]) -> None:
+        self.config = config
+        self.weights = weights
+        table = weights["layers.0.w_x"]
+        if config.embedding:
+            table = weights["embedding"] @ table
+        self.table = table + weights["layers.0.b"]  # (V+1, G·H): what each token contributes to the first layer's gates
+
+    def zero_state(self, rows: int) -> State:
+        """The state before a text."""
+        shape = (rows, self.config.hidden)
+        return tuple(tuple(np.zeros(shape, self.table.dtype) for _ in range(cells.STATES[self.config.cell]))
+                     for _ in range(self.config.layers))
+
+    def step(self, tokens: NDArray[np.integer], state: State) -> tuple[Floats, State]:
+        """tokens (B) → logits (B, V) of the next ones, and the state after."""
+        config, w, new = self.config, self.weights, []
+        output = x = self.table[tokens]
+        for layer in range(config.layers):
+            if layer:
+                x = output @ w[f"layers.{layer}.w_x"] + w[f"layers.{layer}.b"]
+            after = cells.step(np, config.cell, x, state[layer], w.get(f"layers.{layer}.w_h"), w.get(f"layers.{layer}.b_h"),
+                               activation=config.activation, reset=config.gru_reset)
+            output = after[0]
+            new.append(after if cells.STATES[config.cell] else ())
+        return output @ w["output.w"] + w["output.b"], tuple(new)

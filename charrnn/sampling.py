@@ -1,0 +1,169 @@
+"""Text drawn from a model, token by token. No torch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charrnn.config import SamplingConfig
+from charrnn.runtime import Runtime
+
+if TYPE_CHECKING:
+    from charrnn.checkpoint import Run
+    from charrnn.tokenizer import Tokenizer
+
+Array = NDArray[Any]  # of floats
+RECENT = 64  # tokens that the repetition penalty looks back on
+
+
+def penalised(logits: Array, recent: NDArray[np.integer], penalty: float) -> Array:
+    """logits (V) with the `recent` tokens made less likely: divided by the penalty, or multiplied where negative (Keskar et al. 2019)."""
+    out, seen = logits.copy(), np.unique(recent)
+    out[seen] = np.where(out[seen] > 0, out[seen] / penalty, out[seen] * penalty)
+    return out
+
+
+def softmax(logits: Array) -> Array:
+    """logits (…, V) → probabilities, in float64."""
+    p: Array = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float64)
+    p /= p.sum(axis=-1, keepdims=True)
+    return p
+
+
+def top_k(p: Array, k: int) -> Array:
+    """p (B, V) with all but the k most likely at 0; of equals, the earlier ones stay."""
+    if not 0 < k < p.shape[1]:
+        return p
+    out, keep = np.zeros_like(p), np.argsort(-p, axis=1, kind="stable")[:, :k]
+    np.put_along_axis(out, keep, np.take_along_axis(p, keep, 1), 1)
+    return out
+
+
+def top_p(p: Array, share: float) -> Array:
+    """p (B, V) with only the fewest most likely left that make up `share` of the whole (nucleus sampling, Holtzman et al. 2020)."""
+    if share >= 1:
+        return p
+    order = np.argsort(-p, axis=1, kind="stable")
+    ranked = np.take_along_axis(p, order, 1)
+    before = ranked.cumsum(axis=1) - ranked
+    out = np.zeros_like(p)
+    np.put_along_axis(out, order, np.where(before < share * p.sum(axis=1, keepdims=True), ranked, 0), 1)
+    return out
+
+
+def min_p(p: Array, share: float) -> Array:
+    """p (B, V) with those at 0 that are below `share` of the most likely one's probability."""
+    return np.where(p >= share * p.max(axis=1, keepdims=True), p, 0) if share > 0 else p
+
+
+def filtered(logits: Array, config: SamplingConfig) -> Array:
+    """logits (B, V) → the probabilities that are drawn from, rows summing to 1. Temperature 0 leaves the most likely one."""
+    if config.temperature == 0:
+        one: Array = np.eye(logits.shape[1])[logits.argmax(axis=1)]
+        return one
+    p = softmax(logits / max(config.temperature, 1e-6))
+    p = min_p(top_p(top_k(p, config.top_k), config.top_p), config.min_p)
+    p /= p.sum(axis=1, keepdims=True)
+    return p
+
+
+def draw(p: Array, uniform: Array) -> NDArray[np.int64]:
+    """A token for each row of p (B, V), given a number (B) between 0 and 1 for each."""
+    rising = p.cumsum(axis=1)
+    chosen = (rising <= (uniform * rising[:, -1])[:, None]).sum(axis=1)
+    most = p.shape[1] - 1 - (p[:, ::-1] > 0).argmax(axis=1)
+    drawn: NDArray[np.int64] = np.minimum(chosen, most)  # a rounded sum must not reach past what is possible
+    return drawn
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of sample number `sample` (from 0); with its last one, the figures of the whole come as `end`."""
+
+    sample: int
+    text: str
+    end: dict[str, Any] | None = None
+
+
+class Writer:
+    """One sample as it grows: decodes it, holds back what may be the beginning of a stop text, and counts."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self.decoder, self.stops = tokenizer.decoder(), stops
+        self.held = ""
+        self.stopped: str | None = None
+
+    def feed(self, token: int) -> str:
+        """The text that is now certain."""
+        return self.release(self.decoder.feed(token))
+
+    def release(self, text: str, last: bool = False) -> str:
+        self.held += text
+        found = [(at + len(stop), at, stop) for stop in self.stops if (at := self.held.find(stop)) >= 0]
+        if found:
+            _, at, self.stopped = min(found)  # the first to be complete; of two that end together, the longer
+            out, self.held = self.held[:at], ""
+            return out
+        keep = 0 if last else max((n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n])), default=0)
+        out, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
+        return out
+
+    def finish(self) -> str:
+        """What was held back, when no more comes."""
+        return self.release(self.decoder.flush(), last=True) if self.stopped is None else ""
+
+
+def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Iterator[Piece]:
+    """Draw `config.count` samples side by side; yields their pieces as they come, never half a character.
+
+    Sample i is drawn with seed + i, whatever the others do. `prompt` (by default the configuration's) is not repeated in the pieces.
+    The nats are those of the model itself for what was drawn, before temperature and filters.
+    """
+    runtime, tokenizer, rows = Runtime(run.config, run.weights), run.tokenizer, config.count
+    seed = secrets.randbits(32) if config.seed is None else config.seed
+    randoms = [np.random.Generator(np.random.PCG64(seed + row)) for row in range(rows)]
+    state = runtime.zero_state(1)
+    prompt = config.prompt if prompt is None else prompt
+    told = tokenizer.model_ids(tokenizer.encode(prompt))
+    for token in (tokenizer.start, *told):
+        logits, state = runtime.step(np.array([token]), state)
+    state = tuple(tuple(part.repeat(rows, axis=0) for part in layer) for layer in state)
+    logits = logits.repeat(rows, axis=0)
+    recent = np.tile(told[-RECENT:], (rows, 1))
+    writers = [Writer(tokenizer, config.stop) for _ in range(rows)]
+    live, nats, counts = np.arange(rows), np.zeros(rows), np.zeros(rows, int)
+
+    def end(row: int) -> dict[str, Any]:
+        return {"tokens": int(counts[row]), "nats": float(nats[row]), "stopped": writers[row].stopped, "seed": seed + row}
+
+    for _ in range(config.length):
+        if tokenizer.escape is not None:
+            logits[:, tokenizer.escape] = -np.inf
+        log_p = logits
+        if config.repetition_penalty != 1 and recent.shape[1]:
+            logits = np.stack([penalised(row, seen, config.repetition_penalty) for row, seen in zip(logits, recent)])
+        tokens = draw(filtered(logits, config), np.array([randoms[row].random() for row in live]))
+        nats[live] -= np.log(softmax(log_p)[np.arange(len(live)), tokens])
+        counts[live] += 1
+        if config.repetition_penalty != 1:
+            recent = np.concatenate([recent, tokens[:, None]], axis=1)[:, -RECENT:]
+        going = np.ones(len(live), bool)
+        for place, (row, token) in enumerate(zip(live.tolist(), tokens.tolist())):
+            text = writers[row].feed(token)
+            going[place] = writers[row].stopped is None
+            if text or not going[place]:
+                yield Piece(row, text, None if going[place] else end(row))
+        if not going.all():
+            live, tokens, recent = live[going], tokens[going], recent[going]
+            state = tuple(tuple(part[going] for part in layer) for layer in state)
+        if not len(live):
+            return
+        logits, state = runtime.step(tokens, state)
+    for row in live.tolist():
+        text = writers[row].finish()
+        yield Piece(row, text, end(row))

@@ -1,0 +1,106 @@
+"""The model against its NumPy twin, whole sequences against single steps, and its initial weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from charrnn import cells
+from charrnn.config import ModelConfig
+from charrnn.model import Model
+from charrnn.runtime import Runtime
+
+SHAPES = [
+    ModelConfig(cell="lstm", layers=2, hidden=7, embedding=3, vocabulary=11),
+    ModelConfig(cell="lstm", layers=1, hidden=5, embedding=0, vocabulary=4),
+    ModelConfig(cell="gru", layers=2, hidden=6, embedding=4, vocabulary=9),
+    ModelConfig(cell="gru", layers=3, hidden=5, embedding=0, vocabulary=9, gru_reset="after"),
+    ModelConfig(cell="rnn", layers=2, hidden=6, embedding=2, vocabulary=5, activation="relu"),
+    ModelConfig(cell="rnn", layers=1, hidden=6, embedding=2, vocabulary=5, activation="sigmoid"),
+    ModelConfig(cell="mlp", layers=2, hidden=6, embedding=3, vocabulary=5),
+]
+T, B = 9, 4
+
+
+@pytest.fixture(params=SHAPES, ids=lambda c: f"{c.cell}-{c.layers}-{c.embedding}-{c.activation}-{c.gru_reset}")
+def model(request):
+    made = Model(request.param, torch.Generator().manual_seed(3)).double()
+    for name, parameter in made.named_parameters():
+        if parameter.ndim == 1:  # biases that matter
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(len(name)))
+    return made
+
+
+def tokens(config):
+    return torch.from_numpy(np.random.default_rng(0).integers(config.vocabulary + 1, size=(T, B)))
+
+
+def test_numpy_steps_equal_torch_sequences(model):
+    ids = tokens(model.config)
+    logits, state = model(ids, model.zero_state(B))
+    runtime = Runtime(model.config, {name: value.detach().numpy() for name, value in model.named_parameters()})
+    here = runtime.zero_state(B)
+    for t in range(T):
+        step, here = runtime.step(ids[t].numpy(), here)
+        np.testing.assert_allclose(step, logits[t].detach().numpy(), atol=1e-12)
+    for mine, theirs in zip(here, state, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(a, b.detach().numpy(), atol=1e-12)
+
+
+def test_whole_equals_pieces(model):
+    ids = tokens(model.config)
+    whole, end = model(ids, model.zero_state(B))
+    first, state = model(ids[:4], model.zero_state(B))
+    second, state = model(ids[4:], state)
+    torch.testing.assert_close(torch.cat([first, second]), whole, atol=1e-12, rtol=0)
+    torch.testing.assert_close(state, end, atol=1e-12, rtol=0)
+
+
+def test_names_and_shapes_are_those_of_the_configuration(model):
+    assert {name: tuple(value.shape) for name, value in model.named_parameters()} == model.config.shapes()
+    assert sum(value.numel() for value in model.parameters()) == model.config.parameters()
+
+
+def test_gradients_are_those_of_the_equations(model):
+    """Through the whole model, against a loop over cells.step with torch's own gradients."""
+    config, ids = model.config, tokens(model.config)
+    logits, _ = model(ids, model.zero_state(B))
+    named = dict(model.named_parameters())
+    state, steps = model.zero_state(B), []
+    for t in range(T):
+        x, new = (named["embedding"] if config.embedding else torch.eye(config.vocabulary + 1, dtype=torch.float64))[ids[t]], []
+        for layer in range(config.layers):
+            x = x @ named[f"layers.{layer}.w_x"] + named[f"layers.{layer}.b"]
+            after = cells.step(torch, config.cell, x, state[layer], named.get(f"layers.{layer}.w_h"), named.get(f"layers.{layer}.b_h"),
+                               activation=config.activation, reset=config.gru_reset)
+            x = after[0]
+            new.append(after if cells.STATES[config.cell] else ())
+        state = tuple(new)
+        steps.append(x @ named["output.w"] + named["output.b"])
+    plain = torch.stack(steps)
+    torch.testing.assert_close(logits, plain, atol=1e-12, rtol=0)
+    weight = torch.linspace(-1, 1, plain.numel(), dtype=torch.float64).view_as(plain)
+    mine = torch.autograd.grad((logits * weight).sum(), list(model.parameters()))
+    theirs = torch.autograd.grad((plain * weight).sum(), list(model.parameters()))
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-11, rtol=0)
+
+
+def test_recurrent_weights_begin_orthogonal_gate_by_gate_and_the_forget_gate_open():
+    model = Model(ModelConfig(cell="lstm", hidden=8, embedding=0, vocabulary=4))
+    (layer,) = model.layers
+    for gate in layer.w_h.detach().split(8, dim=1):
+        torch.testing.assert_close(gate.T @ gate, torch.eye(8), atol=1e-5, rtol=0)
+    assert layer.b.detach().split(8)[1].tolist() == [1.0] * 8
+
+
+def test_dropout_keeps_one_mask_for_all_steps_of_a_row():
+    config = ModelConfig(cell="rnn", hidden=200, embedding=0, vocabulary=4)
+    model = Model(config)
+    hidden, _ = model.hidden(tokens(config), model.zero_state(B), dropout=0.4, generator=torch.Generator().manual_seed(0))
+    dropped = hidden == 0
+    assert (dropped == dropped[0]).all()
+    assert 0.3 < dropped[0].float().mean() < 0.5
+    assert not (dropped[0, 0] == dropped[0, 1]).all()
+    kept, _ = model.hidden(tokens(config), model.zero_state(B))
+    torch.testing.assert_close(hidden[~dropped], kept[~dropped] / 0.6)
