@@ -1,0 +1,50 @@
+"""The library's front door: plain arguments in, results out. What each setting means is written in `charrnn.config`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charrnn import checkpoint
+from charrnn.config import SamplingConfig
+
+if TYPE_CHECKING:
+    from charrnn.checkpoint import Run
+    from charrnn.events import Event
+
+
+def generate(run: Run | str | Path, prompt: str = "", **settings: Any) -> str:
+    """The text that a run writes after `prompt` (which is not repeated); settings are SamplingConfig's, `count` left at 1."""
+    from charrnn.sampling import generate as pieces
+
+    run = checkpoint.load(run) if isinstance(run, (str, Path)) else run
+    return "".join(piece.text for piece in pieces(run, SamplingConfig(prompt=prompt, **settings)))
+
+
+def evaluate(run: Run | str | Path, texts: str | Path | Sequence[str | Path], *, device: str = "cpu") -> dict[str, Any]:
+    """The figures of a text (files or folders) under a run's model, as `charrnn evaluate --json` names them."""
+    from charrnn.evaluation import evaluate as figures
+    from charrnn.text import open_text
+
+    run = checkpoint.load(run) if isinstance(run, (str, Path)) else run
+    return figures(run, open_text([texts] if isinstance(texts, (str, Path)) else texts), device=device)
+
+
+def train(texts: str | Path | Sequence[str | Path], run: str | Path, *, resume: bool = False, init_from: str | Path | None = None,
+          stop: Callable[[], bool] = lambda: False, **settings: Any) -> Iterator[Event]:
+    """Train on files or folders into the folder `run`; yields `charrnn.events`. Settings are TrainingConfig's.
+
+    resume: the settings are those that the run recorded; only device and threads may be others. UsageError when there is
+    a run in the folder and resume is not set.
+    """
+    from charrnn import settings as chosen
+    from charrnn.corpus import prepare
+    from charrnn.text import open_text
+    from charrnn.training import train as events
+
+    other = checkpoint.load(init_from) if init_from is not None else None
+    config = chosen.decide(Path(run), settings, resume=resume, init_from=other)
+    text = open_text([texts] if isinstance(texts, (str, Path)) else texts, encoding=config.encoding, errors=config.errors)
+    corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
+    yield from events(corpus, config, Path(run), resume=resume, init_from=other, stop=stop)

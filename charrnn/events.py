@@ -1,0 +1,107 @@
+"""What training reports while it runs. The command line draws these, or prints them as JSON, one a line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One thing that happened; `step` is the number of updates made so far."""
+
+    event: ClassVar[str]
+    step: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The event's name and fields, in order."""
+        return {"event": self.event, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(Event):
+    """Before the first step: what is trained on what. `seconds` counts from the start of the run, over all its sessions."""
+
+    event: ClassVar[str] = "start"
+    run: str
+    text: str
+    level: str
+    vocabulary: int
+    cell: str
+    layers: int
+    hidden: int
+    embedding: int
+    parameters: int
+    training_tokens: int
+    validation_tokens: int
+    steps: int
+    batch: int
+    window: int
+    device: str
+    threads: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Event):
+    """A few updates later: averages over the steps since the last such event."""
+
+    event: ClassVar[str] = "step"
+    steps: int
+    epoch: float
+    training_nats_per_character: float
+    learning_rate: float
+    gradient_norm: float
+    characters_per_second: float
+    seconds: float
+    remaining: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Event):
+    """The whole validation part scored. `perplexity` is exp(nats / tokens)."""
+
+    event: ClassVar[str] = "evaluation"
+    training_nats_per_character: float
+    validation_nats_per_character: float
+    validation_bits_per_character: float
+    validation_perplexity: float
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Event):
+    """What the model writes now."""
+
+    event: ClassVar[str] = "sample"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved(Event):
+    """A file of the run was written."""
+
+    event: ClassVar[str] = "checkpoint"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class End(Event):
+    """The last event. `reason`: finished, stopped early, interrupted. Figures are the best model's, which is the one kept."""
+
+    event: ClassVar[str] = "end"
+    reason: str
+    run: str
+    steps: int
+    best_step: int
+    seconds: float
+    characters_per_second: float
+    parameters: int
+    training_nats_per_character: float
+    validation_nats_per_character: float
+    validation_bits_per_character: float
+    validation_perplexity: float
+    advice: tuple[str, ...]

@@ -1,0 +1,41 @@
+"""This process and the machine it runs on: threads, devices, and what must be set before torch is loaded."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from charrnn.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+SPIN = "20000"  # turns that an idle OpenMP thread waits in a loop: keeps the quiet speed, and most of it beside a busy process
+
+
+def prepare() -> None:
+    """Settings of the process, for the command to make before it loads torch; whoever set one of them keeps it."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+
+
+def device(name: str) -> torch.device:
+    """The device that an option names; auto is a CUDA GPU where there is one. UsageError when it is not there."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UsageError(f"--device {name}: there is no such device here; use --device cpu") from None
+    return found
+
+
+def use_threads(threads: int | None) -> int:
+    """Set the number of threads, by default one a core that this process may use; returns it."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or cores)
+    return torch.get_num_threads()

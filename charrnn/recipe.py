@@ -1,0 +1,102 @@
+"""What a run uses where its user named nothing: pure functions of the text, the time and the cell, with their reasons."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from charrnn.batches import fit
+from charrnn.config import Config, ModelConfig, TrainingConfig, seconds, setting
+
+DEFAULT_SECONDS = 180.0
+
+
+def budget(config: TrainingConfig) -> float | None:
+    """The time to train for, in seconds; None where the user counts steps or epochs."""
+    if config.steps is not None or config.epochs is not None:
+        return None
+    return DEFAULT_SECONDS if config.time is None else seconds(config.time)
+
+
+def hidden(tokens: int, time: float) -> int:
+    """Wider with more time, as a model pays for its size in tokens read; not so wide that it learns a small text by heart."""
+    by_time = 288 * (time / DEFAULT_SECONDS) ** 0.3
+    by_text = 0.7 * math.sqrt(tokens)
+    return int(max(64, min(1024, 32 * round(min(by_time, by_text) / 32))))
+
+
+def embedding(vocabulary: int, hidden: int) -> int:
+    """One-hot for a handful of symbols; else a quarter of the width (its product is a table, so it costs nothing); more for many tokens."""
+    if vocabulary <= 32:
+        return 0
+    return max(16, hidden // 4) if vocabulary <= 512 else hidden // 2
+
+
+def batch(tokens: int) -> int:
+    """Few rows for a small text, so that it gets many updates; many for a large one, where they are steadier and faster."""
+    return 16 if tokens < 300_000 else 32 if tokens < 3_000_000 else 64 if tokens < 20_000_000 else 128
+
+
+def lr(cell: str, hidden: int) -> float:
+    """Peak learning rate of AdamW: gates bear a high one; a plain recurrence amplifies each step's error. Lower for wider models."""
+    at_256 = {"lstm": 2e-2, "gru": 1e-2, "rnn": 3e-3, "mlp": 1e-2}[cell]
+    return at_256 * min(1.0, math.sqrt(256 / hidden))
+
+
+def most_steps(tokens: int, rows: int, window: int) -> int:
+    """Past some 25 passes a text of this size teaches nothing new; a tiny one needs a few hundred updates all the same."""
+    return max(25 * (tokens // rows) // window, 300)
+
+
+def dropout(epochs: float) -> float:
+    """None while the text is new; a tenth more each time that it is read twice as often."""
+    return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1, 0.0), 0.5), 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Config):
+    """The numbers a run is made with. Recorded in it: a resumed run follows the record."""
+
+    steps: int = setting(1, "", low=1)
+    batch: int = setting(1, "", low=1)
+    window: int = setting(1, "", low=1)
+    lr: float = setting(1e-2, "", above=0)
+    dropout: float = setting(0.0, "", low=0, high=0.95)
+    evaluate_every: int = setting(1, "", low=1)
+
+
+def shape(config: TrainingConfig, tokens: int, vocabulary: int) -> ModelConfig:
+    """The model for a training part of so many tokens."""
+    width = config.hidden or hidden(tokens, budget(config) or DEFAULT_SECONDS)
+    return ModelConfig(
+        cell=config.cell, layers=config.layers or 1, hidden=width, vocabulary=vocabulary,
+        embedding=embedding(vocabulary, width) if config.embedding is None else config.embedding,
+        activation=config.activation, gru_reset=config.gru_reset)
+
+
+def rows_and_window(config: TrainingConfig, tokens: int) -> tuple[int, int]:
+    """(B, T), shrunk to what the text fills."""
+    return fit(tokens, config.batch or batch(tokens), config.window or 64)
+
+
+def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, held_out: bool = True, seconds_per_step: float = 0.0,
+         seconds_per_evaluation: float = 0.0, spent: float = 0.0) -> Plan:
+    """The plan for a training part of so many tokens; the speeds and the seconds spent so far matter only where time is what is given.
+
+    Where nothing is held out the text is there to be learnt by heart: no dropout.
+    """
+    rows, window = rows_and_window(config, tokens)
+    per_epoch = -(-(tokens // rows) // window)
+    time = budget(config)
+    if time is not None:
+        evaluations = max(1, min(25, int(0.08 * time / max(seconds_per_evaluation, 1e-9))))
+        training = max(time - spent - (evaluations + 1) * seconds_per_evaluation, 0.1 * time)
+        steps = max(1, int(training / max(seconds_per_step, 1e-9)))
+        steps = min(steps, most_steps(tokens, rows, window))
+    else:
+        evaluations = 25
+        steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
+    return Plan(
+        steps=steps, batch=rows, window=window, lr=config.lr or lr(model.cell, model.hidden),
+        dropout=config.dropout if config.dropout is not None else dropout(steps / per_epoch) if held_out else 0.0,
+        evaluate_every=-(-steps // evaluations))

@@ -1,0 +1,117 @@
+"""The model and everything that changes with it from step to step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from charrnn import checkpoint, optim
+from charrnn.batches import Batches, Window
+from charrnn.config import ModelConfig, TrainingConfig
+from charrnn.corpus import Corpus
+from charrnn.errors import TrainingError
+from charrnn.evaluation import score
+from charrnn.loss import summed_nats
+from charrnn.metrics import Score
+from charrnn.model import Model, State, detached
+from charrnn.recipe import Plan
+
+
+@dataclass
+class Progress:
+    """Where a run stands, in numbers; all of it goes into resume.safetensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    nats: float = 0.0  # since the last evaluation
+    tokens: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+    waited: int = 0  # evaluations since the best one
+    done: str = ""
+    curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, training, validation) in nats per character
+
+
+class Trainer:
+    """The model and everything that changes with it from step to step."""
+
+    def __init__(self, corpus: Corpus, config: TrainingConfig, model: ModelConfig, plan: Plan, device: torch.device) -> None:
+        self.corpus, self.config, self.plan, self.device = corpus, config, plan, device
+        self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
+        self.optimizer = optim.adamw(self.model, plan.lr)
+        self.generator = torch.Generator(device).manual_seed(config.seed + 1)
+        self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed)
+        self.state: State = self.model.zero_state(plan.batch)
+        self.progress = Progress()
+        self.learning_rate = self.gradient_norm = 0.0
+
+    def update(self, window: Window) -> float:
+        """One step on a window; the nats per token that it cost. TrainingError when the loss or the gradient is not finite."""
+        if window.fresh:
+            self.state = self.model.zero_state(self.plan.batch)
+        inputs, targets = (torch.from_numpy(part).to(self.device) for part in (window.inputs, window.targets))
+        hidden, state = self.model.hidden(inputs, self.state, dropout=self.plan.dropout, generator=self.generator)
+        loss = summed_nats(hidden.flatten(0, 1), self.model.output["w"], self.model.output["b"], targets.flatten()) / targets.numel()
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.gradient_norm = optim.clip(self.model.parameters(), self.config.clip)
+        nats = float(loss.detach())
+        if not math.isfinite(nats + self.gradient_norm):
+            raise TrainingError(f"training diverged at step {self.progress.step}: the loss is no longer a number; "
+                                f"try --lr {self.plan.lr / 3:.2g}, below the {self.plan.lr:.2g} used here")
+        self.learning_rate = optim.learning_rate(self.progress.step, self.plan.steps, self.plan.lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.optimizer.step()
+        self.state = detached(state)
+        return nats
+
+    def step(self) -> tuple[float, int]:
+        """The next update; the nats per token it cost and how many tokens it read."""
+        window = self.batches[self.progress.step]
+        nats, count = self.update(window), window.targets.size
+        self.progress.step += 1
+        self.progress.nats += nats * count
+        self.progress.tokens += count
+        return nats, count
+
+    def validate(self) -> Score:
+        """The whole validation part, from a state of its own."""
+        part = self.corpus.validation
+        nats = score(self.model, part.store) + part.unknown * self.corpus.tokenizer.unknown_nats
+        return Score(nats, part.tokens, part.characters, part.bytes)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The exact state, as arrays."""
+        out: dict[str, NDArray[Any]] = {f"weights.{name}": value for name, value in self.model.weights().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                out[f"optimizer.{key}.{name}"] = value.detach().cpu().numpy()
+        for layer, parts in enumerate(self.state):
+            for number, part in enumerate(parts):
+                out[f"state.{layer}.{number}"] = part.cpu().numpy()
+        out["generator"] = self.generator.get_state().numpy()
+        return out
+
+    def restore(self, tensors: checkpoint.Tensors) -> None:
+        """The reverse. CheckpointError when they do not fit this model."""
+        shapes = self.model.config.shapes()
+        expected = {f"weights.{name}": shape for name, shape in shapes.items()}
+        checkpoint.check_tensors(tensors, expected, "weights.", np.float32)
+        states = {f"state.{i}.{j}": tuple(part.shape) for i, parts in enumerate(self.state) for j, part in enumerate(parts)}
+        checkpoint.check_tensors(tensors, states, "state.", np.float32)
+        moments = {f"optimizer.{key}.{name}": () if key == "step" else shape for name, shape in shapes.items()
+                   for key in ("step", "exp_avg", "exp_avg_sq")} if self.progress.step else {}
+        checkpoint.check_tensors(tensors, moments, "optimizer.", np.float32)
+        self.model.load({name: tensors[f"weights.{name}"] for name in shapes})
+        for name, parameter in self.model.named_parameters():
+            if moments:
+                self.optimizer.state[parameter] = {key: torch.from_numpy(tensors[f"optimizer.{key}.{name}"].copy()).to(self.device)
+                                                   for key in ("step", "exp_avg", "exp_avg_sq")}
+        self.state = tuple(tuple(torch.from_numpy(tensors[f"state.{i}.{j}"].copy()).to(self.device) for j in range(len(parts)))
+                           for i, parts in enumerate(self.state))
+        self.generator.set_state(torch.from_numpy(tensors["generator"].copy()))

@@ -1,0 +1,237 @@
+"""Training as a generator of events. It draws nothing, prints nothing, and can be resumed from any step."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from charrnn import advice, checkpoint, machine, recipe
+from charrnn.checkpoint import Run
+from charrnn.config import ModelConfig, SamplingConfig, TrainingConfig
+from charrnn.corpus import Corpus
+from charrnn.errors import CheckpointError, TrainingError, UsageError
+from charrnn.evaluation import Held, score
+from charrnn.events import End, Evaluation, Event, Sample, Saved, Start, Step
+from charrnn.metrics import perplexity
+from charrnn.recipe import Plan
+from charrnn.sampling import generate
+from charrnn.trainer import Progress, Trainer
+from charrnn.transfer import copy_weights
+
+PATIENCE = 8  # evaluations without a better one before training stops
+SHOW_EVERY = 0.2  # seconds between two step events
+SAMPLE_EVERY = 10.0  # seconds between two samples
+SAVE_EVERY = 2.0  # seconds between two saves, at least
+PROBE = 1.5  # seconds that measuring the speed may take
+
+
+def measure(trainer: Trainer) -> tuple[float, float]:
+    """Seconds that a step and a whole validation take here; `trainer` is used up."""
+    times: list[float] = []
+    end = time.monotonic() + PROBE
+    while len(times) < 4 or (time.monotonic() < end and len(times) < 200):
+        began = time.perf_counter()
+        trainer.step()
+        times.append(time.perf_counter() - began)
+    tokens = trainer.corpus.validation.store
+    part = min(tokens.count, 1 << 15)
+    began = time.perf_counter()
+    score(trainer.model, Held(tokens.read(0, part)))
+    return statistics.median(times[2:]), (time.perf_counter() - began) * tokens.count / part
+
+
+def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = False, init_from: Run | None = None,
+          stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Train on `corpus` into the folder `run`, which is made; yields what happens, an End last.
+
+    resume: go on from the state in the folder, exactly. init_from: start from another run's weights. `stop` is asked after each
+    step; once it says yes the state is saved and the run ends as interrupted. Raises UsageError, CheckpointError, TrainingError
+    and StorageError.
+    """
+    began = time.monotonic()
+    notes = list(corpus.notes)
+    threads, where = machine.use_threads(config.threads), machine.device(config.device)
+    if resume:
+        trainer = resumed(corpus, config, run, where)
+    else:
+        trainer = fresh(corpus, config, init_from, where, notes, began)
+        with checkpoint.storage(run):
+            run.mkdir(parents=True, exist_ok=True)
+    session, progress, plan = Session(trainer, run), trainer.progress, trainer.plan
+    earlier = progress.seconds
+    shown = sampled = time.monotonic()
+    tokens, paid = 0, 0.0  # since the last step event
+    yield session.start(threads, tuple(notes))
+    while not progress.done:
+        nats, count = trainer.step()
+        tokens += count
+        paid += nats * count
+        now = time.monotonic()
+        progress.seconds = earlier + now - began
+        last = progress.step == plan.steps
+        due = last or progress.step % plan.evaluate_every == 0
+        if due or now - shown >= SHOW_EVERY or progress.step == 1:
+            yield session.stepped(tokens, paid, now - shown)
+            shown, tokens, paid = now, 0, 0.0
+        if due:
+            yield session.evaluated()
+            if last or (progress.waited >= PATIENCE and corpus.held_out):
+                progress.done = "finished" if last else "stopped early"
+        ending = bool(progress.done) or stop()
+        if ending or (due and time.monotonic() - session.saved >= SAVE_EVERY):
+            yield from session.save()
+        if progress.done or now - sampled >= SAMPLE_EVERY:
+            yield session.sample()
+            sampled = time.monotonic()
+        if ending:
+            break
+        if due:
+            shown = time.monotonic()  # so that the speed is that of the steps alone
+    yield session.end()
+
+
+def fresh(corpus: Corpus, config: TrainingConfig, init_from: Run | None, where: torch.device, notes: list[str],
+          began: float) -> Trainer:
+    """A trainer at step 0, its plan made (and measured, where time is what is given)."""
+    tokens = corpus.training.tokens
+    model = recipe.shape(config, tokens, corpus.tokenizer.size)
+    held_out = corpus.held_out
+    budget, plan = recipe.budget(config), recipe.plan(config, model, tokens, held_out=held_out, seconds_per_step=1.0)
+    if budget is not None:
+        per_step, per_evaluation = measure(Trainer(corpus, config, model, plan, where))
+        plan = recipe.plan(config, model, tokens, held_out=held_out, seconds_per_step=per_step,
+                           seconds_per_evaluation=per_evaluation, spent=time.monotonic() - began)
+        notes.append(f"measured {1000 * per_step:.3g} ms a step here: {plan.steps:,} steps"
+                     + (" are enough for a text of this size" if plan.steps * per_step < 0.8 * budget else
+                        f" take {config.time or '3m'}"))
+    trainer = Trainer(corpus, config, model, plan, where)
+    if init_from is not None:
+        notes.extend(copy_weights(trainer.model, corpus.tokenizer, init_from))
+    return trainer
+
+
+def resumed(corpus: Corpus, config: TrainingConfig, run: Path, where: torch.device) -> Trainer:
+    """The trainer as the run's folder holds it. CheckpointError when the text or a setting is another one."""
+    path = run / checkpoint.RESUME
+    tensors, about = checkpoint.read(path)
+    try:
+        recorded = TrainingConfig.from_json(about["training"])
+        if about["text"] != corpus.digest:
+            raise UsageError(f"--resume: {corpus.name} is not the text that {run} was trained on; to go on with another text use "
+                             f"--init-from {run} --out NEW")
+        if about["tokenizer"] != corpus.tokenizer.digest:
+            raise CheckpointError("its tokenizer is another one")
+        if dataclasses.replace(config, device=recorded.device, threads=recorded.threads) != recorded:
+            raise UsageError("--resume: the settings are not those of the run")
+        trainer = Trainer(corpus, recorded, ModelConfig.from_json(about["model"]), Plan.from_json(about["plan"]), where)
+        trainer.progress = Progress(**{**about["progress"], "curve": [tuple(point) for point in about["progress"]["curve"]]})
+        trainer.restore(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: incomplete: {error}") from None
+    return trainer
+
+
+class Session:
+    """A trainer and the folder that it is saved to."""
+
+    def __init__(self, trainer: Trainer, run: Path) -> None:
+        self.trainer, self.run, self.corpus = trainer, run, trainer.corpus
+        self.best: Run | None = None  # better than the model on disk
+        self.saved = -math.inf
+        part = self.corpus.training
+        self.tokens_per_character = part.tokens / part.characters
+
+    def start(self, threads: int, notes: tuple[str, ...]) -> Start:
+        trainer, corpus, model, plan = self.trainer, self.corpus, self.trainer.model.config, self.trainer.plan
+        return Start(
+            step=trainer.progress.step, run=str(self.run), text=corpus.name, level=corpus.tokenizer.level,
+            vocabulary=corpus.tokenizer.size, cell=model.cell, layers=model.layers, hidden=model.hidden, embedding=model.embedding,
+            parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=corpus.validation.tokens,
+            steps=plan.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=threads,
+            seconds=trainer.progress.seconds, notes=notes)
+
+    def stepped(self, tokens: int, nats: float, seconds: float) -> Step:
+        """A step event for the last `tokens`, which cost `nats` and took `seconds`."""
+        trainer, step, steps = self.trainer, self.trainer.progress.step, self.trainer.plan.steps
+        speed = tokens / max(seconds, 1e-9)
+        per_step = trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
+        return Step(
+            step=step, steps=steps, epoch=step / trainer.batches.steps_per_epoch,
+            training_nats_per_character=nats / tokens * self.tokens_per_character, learning_rate=trainer.learning_rate,
+            gradient_norm=trainer.gradient_norm, characters_per_second=speed / self.tokens_per_character,
+            seconds=trainer.progress.seconds, remaining=(steps - step) * per_step / speed)
+
+    def evaluated(self) -> Evaluation:
+        """Score the validation part; keep the model if it is the best so far. TrainingError when the loss is not finite."""
+        progress = self.trainer.progress
+        result = self.trainer.validate()
+        if not math.isfinite(result.nats):
+            raise TrainingError(f"the validation loss at step {progress.step} is not a number; try a lower --lr")
+        training = progress.nats / progress.tokens * self.tokens_per_character
+        better = not progress.best or result.nats_per_character < progress.best["validation_nats_per_character"]
+        figures = {"training_nats_per_character": training, "validation_nats_per_character": result.nats_per_character,
+                   "validation_bits_per_character": result.bits_per_character}
+        progress.nats, progress.tokens = 0.0, 0
+        progress.curve.append((progress.step, training, result.nats_per_character))
+        progress.waited = 0 if better else progress.waited + 1
+        if better:
+            progress.best = {"step": progress.step, **figures, "validation_nats_per_token": result.nats_per_token}
+            self.best = self.snapshot()
+        return Evaluation(step=progress.step, best=better, seconds=progress.seconds, validation_perplexity=result.perplexity, **figures)
+
+    def snapshot(self) -> Run:
+        """The model as it is now, as a run."""
+        corpus, trainer = self.corpus, self.trainer
+        text = {"name": corpus.name, "digest": corpus.digest, "characters": corpus.characters, "held_out": corpus.held_out,
+                "training_tokens": corpus.training.tokens, "training_characters": corpus.training.characters,
+                "validation_tokens": corpus.validation.tokens, "validation_characters": corpus.validation.characters}
+        metrics = {**trainer.progress.best, "curve": list(trainer.progress.curve), "plan": trainer.plan.as_json()}
+        return Run(self.run, trainer.model.config, trainer.config, corpus.tokenizer, trainer.model.weights(), corpus.unigram,
+                   (corpus.fingerprint.hashes, corpus.fingerprint.below), text, metrics)
+
+    def save(self) -> Iterator[Saved]:
+        """Write the best model if it is not on disk yet, the metrics, and the exact state: in this order, so that whatever the state
+        refers to is there before it. StorageError."""
+        trainer, progress = self.trainer, self.trainer.progress
+        if self.best is not None:
+            checkpoint.save_model(self.best)
+            self.best = None
+            yield Saved(step=progress.best["step"], path=str(self.run / checkpoint.MODEL))
+        names = ("step", "training_nats_per_character", "validation_nats_per_character")
+        lines = "".join(json.dumps(dict(zip(names, point))) + "\n" for point in progress.curve)
+        checkpoint.write_whole(self.run / checkpoint.METRICS, lines.encode())
+        about = {"kind": "resume", "model": trainer.model.config.as_json(), "training": trainer.config.as_json(),
+                 "plan": trainer.plan.as_json(), "text": self.corpus.digest, "tokenizer": self.corpus.tokenizer.digest,
+                 "progress": dataclasses.asdict(progress)}
+        checkpoint.write(self.run / checkpoint.RESUME, trainer.tensors(), about)
+        self.saved = time.monotonic()
+        yield Saved(step=progress.step, path=str(self.run / checkpoint.RESUME))
+
+    def sample(self, length: int = 240) -> Sample:
+        """A piece of what the model writes now; it takes nothing from the training's own random numbers."""
+        step = self.trainer.progress.step
+        pieces = generate(self.snapshot(), SamplingConfig(length=length, seed=step))
+        return Sample(step=step, text="".join(piece.text for piece in pieces))
+
+    def end(self) -> End:
+        """What was reached, and what an expert would say of it."""
+        trainer, progress = self.trainer, self.trainer.progress
+        read = progress.step * trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
+        figures = {name: progress.best.get(name, math.nan) for name in (
+            "training_nats_per_character", "validation_nats_per_character", "validation_bits_per_character")}
+        return End(
+            step=progress.step, reason=progress.done or "interrupted", run=str(self.run), steps=progress.step,
+            best_step=progress.best.get("step", 0), seconds=progress.seconds, parameters=trainer.model.config.parameters(),
+            characters_per_second=read / self.tokens_per_character / max(progress.seconds, 1e-9), **figures,
+            validation_perplexity=perplexity(progress.best.get("validation_nats_per_token", math.nan)),
+            advice=advice.read_curve(progress.curve, unigram=self.corpus.unigram_nats_per_character, held_out=self.corpus.held_out,
+                                     done=progress.done))

@@ -1,0 +1,71 @@
+"""The rules that choose what the user left open, at their corners."""
+
+import pytest
+
+from charrnn import recipe
+from charrnn.advice import read_curve
+from charrnn.config import TrainingConfig
+from charrnn.optim import learning_rate
+
+
+def test_more_time_and_more_text_give_a_wider_model():
+    widths = [recipe.hidden(10**6, time) for time in (10, 60, 180, 600, 3600)]
+    assert widths == sorted(widths) and widths[0] < widths[-1]
+    widths = [recipe.hidden(tokens, 600) for tokens in (5, 10**4, 10**5, 10**6)]
+    assert widths == sorted(widths) and widths[0] < widths[-1]
+
+
+def test_dropout_comes_with_rereading():
+    assert recipe.dropout(0.5) == recipe.dropout(2) == 0
+    assert 0 < recipe.dropout(8) < recipe.dropout(30) <= recipe.dropout(10**6) == 0.5
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 30, 1000, 10**5, 10**8])
+@pytest.mark.parametrize("given", [{}, {"time": "1s"}, {"steps": 7}, {"epochs": 0.5}, {"epochs": 3.0}])
+def test_every_text_gets_a_plan(tokens, given):
+    config = TrainingConfig(**given)
+    model = recipe.shape(config, tokens, 60)
+    plan = recipe.plan(config, model, tokens, seconds_per_step=0.01, seconds_per_evaluation=0.1)
+    assert 1 <= plan.evaluate_every <= plan.steps
+    assert plan.batch * plan.window <= max(tokens, 1)
+    if "steps" in given:
+        assert plan.steps == 7
+
+
+def test_time_is_spent_on_steps_and_evaluations():
+    config = TrainingConfig(time="100s")
+    model = recipe.shape(config, 10**7, 60)
+    plan = recipe.plan(config, model, 10**7, seconds_per_step=0.1, seconds_per_evaluation=1.0, spent=5.0)
+    evaluations = -(-plan.steps // plan.evaluate_every) + 1
+    assert 95 <= plan.steps * 0.1 + evaluations * 1.0 + 5.0 <= 101
+
+
+def test_what_the_user_names_is_kept():
+    config = TrainingConfig(hidden=33, layers=3, embedding=7, batch=5, window=9, lr=0.5, dropout=0.0, steps=11)
+    model = recipe.shape(config, 10**6, 60)
+    plan = recipe.plan(config, model, 10**6)
+    assert (model.hidden, model.layers, model.embedding) == (33, 3, 7)
+    assert (plan.batch, plan.window, plan.lr, plan.dropout, plan.steps) == (5, 9, 0.5, 0.0, 11)
+
+
+def test_the_learning_rate_rises_and_falls_to_its_floor():
+    rates = [learning_rate(step, 200, 2.0) for step in range(200)]
+    top = rates.index(max(rates))
+    assert top == 20 and max(rates) == pytest.approx(2.0)
+    assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(0.04, rel=0.02) and rates[0] > 0
+    assert learning_rate(0, 1, 2.0) > 0
+
+
+@pytest.mark.parametrize("curve, held_out, done, says", [
+    ([(1, 3.0, 3.0), (2, 1.0, 1.6), (3, 0.5, 1.9)], True, "stopped early", "overfitting"),
+    ([(1, 3.0, 3.0), (2, 2.0, 2.0), (3, 1.9, 1.9), (4, 1.8, 1.8)], True, "finished", "train longer"),
+    ([(1, 3.3, 3.3), (2, 3.3, 3.3), (3, 3.3, 3.3)], True, "finished", "--lr"),
+    ([(1, 2.0, 2.0), (2, 0.1, 0.1), (3, 0.1, 0.1)], False, "finished", "memory"),
+    ([(1, 2.0, 2.0), (2, 1.5, 1.52), (3, 1.5, 1.52), (4, 1.5, 1.52), (5, 1.5, 1.52), (6, 1.5, 1.52)], True, "finished", ""),
+    ([(1, 2.0, 2.0)], True, "", ""),
+    ([], True, "finished", ""),
+])
+def test_the_curves_are_read(curve, held_out, done, says):
+    said = " ".join(read_curve(curve, unigram=3.3, held_out=held_out, done=done))
+    assert says in said and bool(said) == bool(says)

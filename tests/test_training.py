@@ -1,0 +1,201 @@
+"""Training runs: the same seed gives the same bytes, an interrupted run ends like one that was not, the best model is kept."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from charrnn import checkpoint, recipe
+from charrnn.checkpoint import load
+from charrnn.config import TrainingConfig
+from charrnn.corpus import prepare
+from charrnn.errors import CheckpointError, TrainingError, UsageError
+from charrnn.evaluation import evaluate
+from charrnn.events import End, Evaluation, Sample, Start, Step
+from charrnn.text import open_text
+from charrnn.trainer import Trainer
+from charrnn.training import train
+
+FORMS = [
+    {"cell": "lstm"}, {"cell": "lstm", "layers": 2, "level": "word"}, {"cell": "gru", "level": "byte"},
+    {"cell": "gru", "gru_reset": "after", "level": "subword", "embedding": 0}, {"cell": "rnn", "activation": "relu"}, {"cell": "mlp"},
+]
+
+
+def settings(**more):
+    return TrainingConfig(**{"hidden": 12, "batch": 3, "window": 11, "steps": 30, "dropout": 0.3, "threads": 1, **more})
+
+
+def corpus_of(path, config):
+    return prepare(open_text([path]), level=config.level, vocab_size=config.vocab_size, valid=config.valid)
+
+
+def files(run):
+    return {name: (run / name).read_bytes() for name in (checkpoint.MODEL, checkpoint.METRICS)}
+
+
+def state(run):
+    """The exact state, but for the seconds it took."""
+    tensors, about = checkpoint.read(run / checkpoint.RESUME)
+    del about["progress"]["seconds"], about["sha256"]
+    return {name: value.tobytes() for name, value in tensors.items()}, about
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: "-".join(map(str, f.values())))
+def test_resumed_equals_uninterrupted(form, small_text, tmp_path):
+    config = settings(**form)
+    corpus = corpus_of(small_text, config)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    list(train(corpus, config, whole))
+    for session, limit in enumerate((7, 1, 14, 1000)):  # 14 more steps cross an evaluation
+        left = iter([False] * (limit - 1))
+        *_, end = train(corpus, config, parts, resume=session > 0, stop=lambda left=left: next(left, True))
+        assert end.reason == ("finished" if limit > 100 else "interrupted")
+    assert files(parts) == files(whole)
+    assert state(parts) == state(whole)
+
+
+@pytest.mark.parametrize("omitted", ["weights.", "optimizer.", "state.", "generator", "step", "nats"])
+def test_a_state_with_a_part_left_out_is_noticed(omitted, small_text, tmp_path, monkeypatch):
+    """The test above can fail: whatever part of the state is not brought back shows in the final bytes."""
+    config = settings(steps=20)
+    corpus = corpus_of(small_text, config)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    list(train(corpus, config, whole))
+    left = iter([False] * 6)
+    list(train(corpus, config, parts, stop=lambda: next(left, True)))
+    fresh = Trainer(corpus, config, recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size),
+                    recipe.plan(config, recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size), corpus.training.tokens),
+                    torch.device("cpu"))
+    fresh.step()
+    tensors, about = checkpoint.read(parts / checkpoint.RESUME)
+    if omitted in about["progress"]:
+        about["progress"][omitted] += 1
+    else:
+        tensors.update({name: value for name, value in fresh.tensors().items() if name.startswith(omitted)})
+    del about["sha256"], about["format"]
+    checkpoint.write(parts / checkpoint.RESUME, tensors, about)
+    list(train(corpus, config, parts, resume=True))
+    assert state(parts) != state(whole)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(small_text, tmp_path):
+    corpus = corpus_of(small_text, settings())
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        list(train(corpus, settings(seed=seed), tmp_path / name))
+    assert files(tmp_path / "a") == files(tmp_path / "b") != files(tmp_path / "c")
+
+
+def test_events_tell_the_story_in_order(small_text, tmp_path):
+    corpus = corpus_of(small_text, settings())
+    events = list(train(corpus, settings(), tmp_path / "run"))
+    assert isinstance(events[0], Start) and isinstance(events[-1], End)
+    assert events[0].steps == 30 and events[-1].reason == "finished" and events[-1].steps == 30
+    assert any(isinstance(event, Sample) and event.text for event in events)
+    steps = [event for event in events if isinstance(event, Step)]
+    assert steps[-1].step == 30 and all(math.isfinite(event.training_nats_per_character) for event in steps)
+    assert [event.step for event in events] == sorted(event.step for event in events)
+    for event in events:
+        json.dumps(event.as_json(), allow_nan=False)
+    best = min(event.validation_nats_per_character for event in events if isinstance(event, Evaluation))
+    assert events[-1].validation_nats_per_character == best == load(tmp_path / "run").metrics["validation_nats_per_character"]
+
+
+def test_validation_does_not_touch_the_training(small_text, tmp_path):
+    """The same run evaluated at each step or only at the end has the same weights."""
+    config = settings()
+    corpus = corpus_of(small_text, config)
+    model = recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size)
+    plan = recipe.plan(config, model, corpus.training.tokens)
+    one, other = (Trainer(corpus, config, model, plan, torch.device("cpu")) for _ in range(2))
+    for _ in range(9):
+        one.step()
+        other.step()
+        other.validate()
+    assert {k: v.tobytes() for k, v in one.tensors().items()} == {k: v.tobytes() for k, v in other.tensors().items()}
+
+
+def test_when_it_gets_worse_training_stops_and_the_best_model_is_kept(tmp_path):
+    """A held-out part that contradicts the training part: learning the one means unlearning the other."""
+    path = tmp_path / "turn.txt"
+    path.write_text("ab" * 1800 + "aabb" * 100, encoding="utf-8")
+    config = settings(steps=400, hidden=16, dropout=0.0, lr=0.02)
+    corpus = corpus_of(path, config)
+    events = list(train(corpus, config, tmp_path / "run"))
+    end = events[-1]
+    assert end.reason == "stopped early" and end.steps < 400
+    curve = [event for event in events if isinstance(event, Evaluation)]
+    assert curve[-1].validation_nats_per_character > end.validation_nats_per_character
+    run = load(tmp_path / "run")
+    held_out = tmp_path / "held.txt"
+    held_out.write_text("aabb" * 100, encoding="utf-8")
+    again = evaluate(run, open_text([held_out]))["nats_per_character"]
+    assert again == pytest.approx(end.validation_nats_per_character, rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_ends_training_in_one_line(small_text, tmp_path):
+    config = settings(lr=90.0, cell="rnn", activation="relu", clip=1e6, steps=300)
+    with pytest.raises(TrainingError, match="--lr") as caught:
+        list(train(corpus_of(small_text, config), config, tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+
+
+def test_resuming_asks_for_the_same_text_and_settings(small_text, tmp_path):
+    config = settings()
+    run = tmp_path / "run"
+    left = iter([False] * 3)
+    list(train(corpus_of(small_text, config), config, run, stop=lambda: next(left, True)))
+    other = tmp_path / "other.txt"
+    other.write_text("another text " * 200, encoding="utf-8")
+    with pytest.raises(UsageError, match="not the text"):
+        list(train(corpus_of(other, config), config, run, resume=True))
+    with pytest.raises(UsageError, match="settings"):
+        list(train(corpus_of(small_text, config), dataclasses.replace(config, clip=0.5), run, resume=True))
+    tensors, about = checkpoint.read(run / checkpoint.RESUME)
+    tensors["state.0.0"] = tensors["state.0.0"][:, :-1].copy()
+    del about["sha256"], about["format"]
+    checkpoint.write(run / checkpoint.RESUME, tensors, about)
+    with pytest.raises(CheckpointError, match=r"state\.0\.0"):
+        list(train(corpus_of(small_text, config), config, run, resume=True))
+
+
+@pytest.mark.parametrize("embedding", [0, 5])
+def test_another_runs_weights_are_kept_where_the_vocabularies_meet(embedding, small_text, tmp_path):
+    config = settings(embedding=embedding, steps=5)
+    list(train(corpus_of(small_text, config), config, tmp_path / "one"))
+    one = load(tmp_path / "one")
+    text = tmp_path / "next.txt"
+    text.write_text("người 1 nước 2 phải thương nhau cùng! " * 60, encoding="utf-8")
+    corpus = corpus_of(text, config)
+    start, *_ = events = list(train(corpus, config, tmp_path / "two", init_from=one, stop=lambda: True))
+    (note,) = [note for note in start.notes if "kept" in note]
+    assert "'1'" in note and "'T'" in note  # new here, and left behind
+    assert isinstance(events[-1], End)
+    from charrnn.model import Model
+    from charrnn.transfer import copy_weights
+
+    model = Model(one.config.__class__(**{**one.config.as_json(), "vocabulary": corpus.tokenizer.size}))
+    copy_weights(model, corpus.tokenizer, one)
+    mine, table = model.weights(), "embedding" if embedding else "layers.0.w_x"
+    for character in "người phát":
+        (here,), (there,) = corpus.tokenizer.encode(character), one.tokenizer.encode(character)
+        if here < corpus.tokenizer.size and there < one.tokenizer.size:
+            np.testing.assert_array_equal(mine[table][here], one.weights[table][there])
+            np.testing.assert_array_equal(mine["output.w"][:, here], one.weights["output.w"][:, there])
+            assert mine["output.b"][here] == one.weights["output.b"][there]
+    np.testing.assert_array_equal(mine["layers.0.w_h"], one.weights["layers.0.w_h"])
+
+
+@pytest.mark.parametrize("text", ["a", "hello", "a" * 3000, "one long line " * 300, "dos\r\nlines\r\n" * 50, "👩‍👩‍👧 emoji 🎉 " * 100,
+                                  "e\u0323\u0302 combining " * 100, "שלום עולם " * 120, "\ufeffwith a mark " * 100])
+@pytest.mark.parametrize("level", ["char", "word", "subword", "byte"])
+def test_any_text_trains(text, level, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(text.encode())
+    config = TrainingConfig(level=level, hidden=4, steps=3, threads=1)
+    *_, end = train(corpus_of(path, config), config, tmp_path / "run")
+    assert end.reason == "finished" and math.isfinite(end.validation_nats_per_character)
+    assert evaluate(load(tmp_path / "run"), open_text([path]))["characters"] == len(text.removeprefix("\ufeff"))
