@@ -1,0 +1,169 @@
+"""What training says, in lines of text or JSON, and its last words. No rich here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from charrnn.events import End, Evaluation, Event, Sample, Saved, Start, Step
+from charrnn.visible import count, duration, escaped, figure, on_one_line, visible
+
+
+class View:
+    """A context manager that is called with each event of training; this one shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal as it was found."""
+
+    def __call__(self, event: Event) -> None:
+        """Show the next event."""
+
+
+class JsonLines(View):
+    """One event a line, as JSON: figures that are not finite as null, characters that split or hide lines escaped."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream
+
+    def __call__(self, event: Event) -> None:
+        line = json.dumps(_finite(event.as_json()), ensure_ascii=False, allow_nan=False)
+        write_line(self.stream or sys.stdout, escaped(line))
+
+
+class PlainLines(View):
+    """One plain line an event, for files and pipes: steps at most once in 5 % of the run, no codes, no colour."""
+
+    def __init__(self, stream: TextIO, texts: Sequence[str] = ()) -> None:
+        self.stream, self.texts = stream, texts
+        self.start: Start | None = None
+        self.sample: Sample | None = None
+        self.following = 0.0  # the step from which on the next step event is shown
+        self.saved: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        for line in self.lines(event):
+            write_line(self.stream, line)
+
+    def lines(self, event: Event) -> list[str]:
+        """What the event is worth saying."""
+        if isinstance(event, Start):
+            self.start = event
+            resumed = f", from step {event.step:,} on" if event.step else ""
+            return [
+                f"training on {on_one_line(event.text)}: {event.cell} {event.layers} x {event.hidden}, "
+                f"{event.level} level, {event.vocabulary:,} tokens, {count(event.parameters)} parameters, "
+                f"{event.steps:,} steps{resumed}; run {on_one_line(event.run)}",
+                *(f"note: {on_one_line(note)}" for note in event.notes),
+            ]
+        if isinstance(event, Step):
+            if event.step < self.following and event.step < event.steps:
+                return []
+            self.following = event.step + event.steps / 20
+            return [
+                f"step {event.step:,} of {event.steps:,}  {duration(event.seconds)}, {duration(event.remaining)} left  "
+                f"training {figure(event.training_nats_per_character)} nats/character  "
+                f"{count(event.characters_per_second)} characters/s  rate {event.learning_rate:.1e}  "
+                f"gradient {figure(event.gradient_norm, 2)}"
+            ]
+        if isinstance(event, Evaluation):
+            best = ", the best so far" if event.best else ""
+            return [f"step {event.step:,}  {_losses(event)}{best}"]
+        if isinstance(event, Sample):
+            self.sample = event
+            text = visible(event.text, keep="")
+            return [f"step {event.step:,}  it writes: {text[:160]}{'...' if len(text) > 160 else ''}"]
+        if isinstance(event, Saved):
+            fresh = event.path not in self.saved
+            self.saved.add(event.path)
+            return [f"step {event.step:,}  saved {on_one_line(event.path)}"] if fresh else []
+        if isinstance(event, End):
+            return conclusion(event, self.start, self.sample, self.texts)
+        return []
+
+
+def conclusion(
+    end: End, start: Start | None, sample: Sample | None = None, texts: Sequence[str] = (), notes: bool = False
+) -> list[str]:
+    """The last words: what was reached, where it lies, advice, and the three commands that come next."""
+    how = {"finished": "Finished", "stopped early": "Stopped early", "interrupted": "Interrupted"}
+    steps = f"{how.get(end.reason, end.reason)} after {end.steps:,} steps"
+    run = shlex.quote(end.run)
+    return [
+        "",
+        f"{steps} and {duration(end.seconds)}, at {count(end.characters_per_second)} characters a second.",
+        f"Best: {_losses(end)}, at step {end.best_step:,}.",
+        f"The best model is in {visible(run, keep='')} ({count(end.parameters)} parameters).",
+        *(f"note: {on_one_line(note)}" for note in (start.notes if start and notes else ())),
+        *(f"- {on_one_line(line)}" for line in end.advice),
+        "",
+        "Next:",
+        f"  charrnn sample {visible(run, keep='')} --prompt {_prompt(sample)}",
+        f"  charrnn evaluate {visible(run, keep='')} OTHER.txt",
+        f"  charrnn train {visible(_next_training(end, start, texts), keep='')}",
+    ]
+
+
+def _next_training(end: End, start: Start | None, texts: Sequence[str]) -> str:
+    """What follows `charrnn train`: resume an interrupted run, smaller after overfitting, else three times as long."""
+    text = shlex.join(texts or ((start.text,) if start else ("TEXT",)))
+    if end.reason == "interrupted":
+        return f"{text} --out {shlex.quote(end.run)} --resume"
+    options = []
+    if start:
+        options += [f"--level {start.level}"] * (start.level != "char")
+        options += [f"--cell {start.cell}"] * (start.cell != "lstm")
+    if end.reason == "stopped early" and start:
+        options += [f"--hidden {max(1, start.hidden // 2)}", "--dropout 0.4"]
+        return " ".join([text, "--out", shlex.quote(_another(end.run, "smaller")), *options])
+    minutes = max(1, math.ceil(end.seconds / 20))
+    nice = next((m for m in (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120) if m >= minutes), None)
+    options.append(f"--time {nice}m" if nice else f"--time {math.ceil(minutes / 60)}h")
+    return " ".join([text, "--out", shlex.quote(_another(end.run, "longer")), *options])
+
+
+def _another(run: str, what: str) -> str:
+    return f"{run.rstrip('/' + os.sep)}-{what}"
+
+
+def _prompt(sample: Sample | None) -> str:
+    """The first words that the model wrote itself: it knows each of their characters."""
+    first = next((line.strip() for line in (sample.text if sample else "").split("\n") if line.strip()), "")
+    words = "".join(re.findall(r"\S+\s*", first)[:3])[:24].strip()
+    if not words or visible(words, keep="") != words:
+        return '"..."'
+    return shlex.quote(words)
+
+
+def _losses(event: Evaluation | End) -> str:
+    nats, bits = figure(event.validation_nats_per_character), figure(event.validation_bits_per_character)
+    perplexity = figure(event.validation_perplexity, 2)
+    return f"validation {nats} nats/character = {bits} bits/character, perplexity {perplexity}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def write_line(stream: TextIO | None, line: str) -> None:
+    """Write a line at once; what the stream cannot encode is written as escapes."""
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()

@@ -1,0 +1,55 @@
+"""What the commands show. This is the one module that they need; rich is loaded only to draw."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from charrnn.events import Event
+from charrnn.lines import JsonLines, PlainLines, View, write_line
+from charrnn.tables import catalogue_table, download, evaluation_table, inspect_view
+from charrnn.visible import count, duration, figure, on_one_line, size, visible
+
+__all__ = [
+    "catalogue_table", "count", "dashboard_svg", "download", "duration", "error_line", "evaluation_table", "figure",
+    "inspect_view", "size", "training_view", "visible", "warn",
+]  # fmt: skip
+
+
+def error_line(message: object) -> None:
+    """`charrnn: message` on stderr, as one line that cannot do anything to a terminal."""
+    write_line(sys.stderr, f"charrnn: {on_one_line(str(message))}")
+
+
+def warn(message: object) -> None:
+    """Likewise for what is worth knowing but stops nothing."""
+    write_line(sys.stderr, f"charrnn: note: {on_one_line(str(message))}")
+
+
+def training_view(
+    stream: TextIO | None = None, json: bool = False, quiet: bool = False, texts: Sequence[str] = ()
+) -> View:
+    """The view that fits: JSON on stdout, a dashboard where `stream` (stderr) is a terminal that can, else lines.
+
+    `texts` are the texts as they were given on the command line; the commands proposed at the end name them.
+    """
+    stream = stream if stream is not None else sys.stderr
+    if json:
+        return JsonLines()
+    if quiet or stream is None:  # Python has no stderr where it was closed before the start
+        return View()
+    unicode = (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+    if stream.isatty() and unicode and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown"):
+        from charrnn.dashboard import Dashboard
+
+        return Dashboard(stream, texts)
+    return PlainLines(stream, texts)
+
+
+def dashboard_svg(events: Iterable[Event], path: str | os.PathLike[str], width: int = 100, height: int = 30) -> None:
+    """Write the dashboard as it stands after these events as an SVG picture."""
+    from charrnn.picture import export_svg
+
+    export_svg(events, os.fspath(path), width, height)
