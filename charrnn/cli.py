@@ -1,0 +1,281 @@
+"""The command line: options to configuration to library to screen. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json as jsons
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, TextIO
+
+import typer
+
+import charrnn
+from charrnn.config import SamplingConfig, TrainingConfig
+from charrnn.errors import CharRNNError, DataError, StorageError, UsageError
+from charrnn.options import from_fields
+
+app = typer.Typer(name="charrnn", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+                  context_settings={"help_option_names": ["-h", "--help"]})
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout instead of talk.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="A run's folder, or its .safetensors file.")]
+Texts = Annotated[list[str], typer.Argument(metavar="TEXT...", show_default=False,
+                                            help="Files, folders (every .txt below them), or - for stdin.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"charrnn {charrnn.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def charrnn_command(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                                          help="Print the version and end.")] = False) -> None:
+    """Train a recurrent language model on any text, sample from it, measure it."""
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM. Before `armed`, and a second time, they end the process at once; else they only set `signal`."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.armed = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.heard)
+
+    def heard(self, number: int, frame: FrameType | None) -> None:
+        if not self.armed or self.signal:
+            signal.signal(number, signal.SIG_IGN)
+            raise SystemExit(128 + number) if self.signal else Stopped(number)
+        self.signal = number
+
+
+class Stopped(KeyboardInterrupt):
+    """Interrupted by a signal where there was nothing to save."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@app.command()
+@from_fields(TrainingConfig)
+def train(texts: Texts, *,
+          out: Annotated[str | None, typer.Option(help="The run's folder. Default: checkpoints/NAME, after the text.", metavar="FOLDER",
+                                                  show_default=False)] = None,
+          resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder, exactly where it stopped.")] = False,
+          init_from: Annotated[str | None, typer.Option(help="Begin with the weights of another run.", metavar="RUN",
+                                                        show_default=False)] = None,
+          json: Json = False, given: dict[str, Any]) -> None:
+    """Train a model on texts. Without options: three minutes that suit the text and this machine."""
+    from charrnn import checkpoint, screen
+    from charrnn import settings as chosen
+    from charrnn.corpus import prepare
+    from charrnn.text import name_of, open_text
+
+    interrupt = Interrupt()
+    run = Path(out or f"checkpoints/{name_of(texts[0])}")
+    other = checkpoint.load(init_from) if init_from else None
+    config = chosen.decide(run, given, resume=resume, init_from=other)
+    text = open_text(texts, encoding=config.encoding, errors=config.errors)
+    corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
+    _before_torch()
+    from charrnn.training import train as events
+
+    with screen.training_view(json=json, texts=texts) as show:
+        for event in events(corpus, config, run, resume=resume, init_from=other, stop=lambda: interrupt.signal != 0):
+            interrupt.armed = True
+            show(event)
+    if interrupt.signal:
+        raise typer.Exit(128 + interrupt.signal)
+
+
+@app.command()
+@from_fields(SamplingConfig)
+def sample(run: RunArgument, *, json: Json = False, given: dict[str, Any]) -> None:
+    """Write text with a trained model."""
+    from charrnn import checkpoint
+    from charrnn.sampling import generate
+
+    config = SamplingConfig(**given)
+    model = checkpoint.load(run)
+    prompt = known(_prompt(config.prompt), model.tokenizer)
+    texts = [""] * config.count
+    ends: list[dict[str, Any]] = [{}] * config.count
+    write = Writer(sys.stdout)
+    if not json:
+        write(prompt)
+    for piece in generate(model, config, prompt):
+        texts[piece.sample] += piece.text
+        ends[piece.sample] = piece.end or {}
+        if piece.sample == 0 and not json:  # the first one streams, the others wait for their turn
+            write(piece.text)
+    if json:
+        for text, end in zip(texts, ends):
+            print(jsons.dumps({"prompt": prompt, "text": text, **end}, ensure_ascii=False))
+        return
+    write.end_line()
+    for text in texts[1:]:
+        write("\n" + prompt + text)
+        write.end_line()
+
+
+class Writer:
+    """Text to stdout as it comes. On a terminal, control characters that a model may have learnt are shown, not obeyed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.terminal, self.last = stream, stream.isatty(), "\n"
+
+    def __call__(self, text: str) -> None:
+        from charrnn.visible import visible
+
+        self.last = text[-1:] or self.last
+        self.stream.write(visible(text) if self.terminal else text)
+        self.stream.flush()
+
+    def end_line(self) -> None:
+        """So that what follows, a shell's prompt or the next sample, begins a line."""
+        if self.last != "\n":
+            self("\n")
+
+
+def _prompt(given: str) -> str:
+    """The prompt, read from stdin where it is -. DataError when that is not UTF-8."""
+    if given != "-":
+        return given
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"stdin: the prompt is not UTF-8 at byte {error.start}") from None
+
+
+def known(prompt: str, tokenizer: Any) -> str:
+    """The prompt in the Unicode form that the model knows most of, composed or not; what it has never seen is named on stderr."""
+    import unicodedata
+
+    from charrnn import screen
+
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"--prompt: not UTF-8 at character {error.start}") from None
+    unknown = tokenizer.unknown(prompt)
+    for form in ("NFC", "NFD"):
+        other = unicodedata.normalize(form, prompt)
+        if unknown and len(tokenizer.unknown(other)) < len(unknown):
+            prompt, unknown = other, tokenizer.unknown(other)
+            screen.warn(f"the prompt is read in Unicode form {form}, as the training text is written")
+    if unknown:
+        screen.warn(f"the model has never seen {' '.join(map(repr, unknown[:20]))}: read as an unknown symbol")
+    return prompt
+
+
+@app.command()
+def evaluate(run: RunArgument, texts: Texts, *,
+             encoding: Annotated[str, typer.Option(help="How the text's bytes are to be read.", metavar="NAME")] = "utf-8",
+             errors: Annotated[str, typer.Option(help="strict or replace: bytes that are not in that encoding.",
+                                                 metavar="NAME")] = "strict",
+             device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.", metavar="DEVICE")] = "cpu",
+             threads: Annotated[int | None, typer.Option(help="Processor threads. Default: one a core.", metavar="N",
+                                                         show_default=False)] = None,
+             json: Json = False) -> None:
+    """Score texts with a trained model: perplexity, bits per character, bits per byte."""
+    from charrnn import checkpoint, screen
+    from charrnn.text import open_text
+
+    settings = TrainingConfig(encoding=encoding, errors=errors, device=device, threads=threads)
+    model = checkpoint.load(run)
+    text = open_text(texts, encoding=settings.encoding, errors=settings.errors)
+    _before_torch()
+    from charrnn import machine
+    from charrnn.evaluation import evaluate as score
+
+    machine.use_threads(settings.threads)
+    figures = score(model, text, device=str(machine.device(settings.device)))
+    for note in text.notes:
+        screen.warn(note)
+    seen = figures.pop("seen")
+    if seen > 0.02:
+        screen.warn(f"about {100 * seen:.0f} % of this text stands in the training text: these are not held-out figures")
+    if json:
+        del figures["references"]
+        print(jsons.dumps(figures, ensure_ascii=False))
+    else:
+        screen.evaluation_table(figures)
+
+
+@app.command()
+def inspect(run: RunArgument, *, json: Json = False) -> None:
+    """Show what is in a run: configuration, parameters, vocabulary, text, curve, figures, sizes on disk."""
+    from charrnn import checkpoint, screen
+    from charrnn.inspection import describe
+
+    found = describe(checkpoint.load(run))
+    if json:
+        print(jsons.dumps(found, ensure_ascii=False))
+    else:
+        screen.inspect_view(found)
+
+
+@app.command()
+def fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", show_default=False, help="Which text; none lists them.")] = None,
+          *, to: Annotated[str, typer.Option(help="The folder to put it in.", metavar="FOLDER")] = "data",
+          mirror: Annotated[str | None, typer.Option(help="A folder to look in first.", metavar="FOLDER",
+                                                     show_default=False)] = None) -> None:
+    """Fetch a known public-domain text, checked by its SHA-256."""
+    from charrnn import fetch as fetching
+    from charrnn import screen
+
+    if name is None:
+        screen.catalogue_table({"name": key, "title": entry.title, "author": entry.author, "bytes": entry.bytes, "licence": entry.licence}
+                               for key, entry in fetching.catalogue().items())
+        return
+    with screen.download(name) as progress:
+        path = fetching.fetch(name, Path(to), mirror=Path(mirror) if mirror else None, progress=progress)
+    print(path)
+
+
+def _before_torch() -> None:
+    """What has to be set before torch is loaded."""
+    from charrnn import machine
+
+    machine.prepare()
+
+
+def _quiet_pipe() -> None:
+    """stdout is closed at the other end: nothing more is to be written, not even while Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main() -> NoReturn:
+    """Run the command; every failure becomes one line on stderr and an exit code."""
+    from charrnn import screen
+
+    code: int
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        screen.error_line(f"{error.format_message()}; see charrnn --help")
+        code = 2
+    except CharRNNError as error:
+        screen.error_line(str(error))
+        code = error.exit_code
+    except BrokenPipeError:
+        _quiet_pipe()
+        code = 0
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        screen.error_line("stopped; nothing was left to save")
+        code = 128 + number
+    except OSError as error:
+        screen.error_line(f"{error.filename or 'a file'}: {error.strerror or error}; check the disk")
+        code = StorageError.exit_code
+    sys.exit(code)
