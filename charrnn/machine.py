@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,25 @@ if TYPE_CHECKING:
     import torch
 
 SPIN = "20000"  # turns that an idle OpenMP thread waits in a loop: keeps the quiet speed, and most of it beside a busy process
+# M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h, in bytes
+ALLOCATOR = {-1: 2**31 - 1, -2: 64 << 20, -3: 1 << 30}
 
 
 def prepare() -> None:
     """Settings of the process, for the command to make before it loads torch; whoever set one of them keeps it."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+    if not any(name.startswith("MALLOC_") for name in os.environ):
+        keep_memory()
+
+
+def keep_memory() -> bool:
+    """Tell glibc to keep large blocks that are freed: given back and asked for anew at each step, each page of them would be faulted
+    in again. Says whether it was told; elsewhere than on glibc nothing happens."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return all([mallopt(option, value) == 1 for option, value in ALLOCATOR.items()])
 
 
 def device(name: str) -> torch.device:
