@@ -37,6 +37,9 @@ def batch(tokens: int) -> int:
     return 16 if tokens < 300_000 else 32 if tokens < 3_000_000 else 64 if tokens < 20_000_000 else 128
 
 
+MATRIX_LR = 2.5  # times the learning rate: Muon's steps on the matrices, whose size is the same whatever the gradient's
+
+
 def lr(cell: str, hidden: int) -> float:
     """Peak learning rate of AdamW: gates bear a high one; a plain recurrence amplifies each step's error. Lower for wider models."""
     at_256 = {"lstm": 2e-2, "gru": 1e-2, "rnn": 3e-3, "mlp": 1e-2}[cell]
@@ -61,6 +64,7 @@ class Plan(Config):
     batch: int = setting(1, "", low=1)
     window: int = setting(1, "", low=1)
     lr: float = setting(1e-2, "", above=0)
+    matrix_lr: float = setting(5e-2, "", above=0)
     dropout: float = setting(0.0, "", low=0, high=0.95)
     evaluate_every: int = setting(1, "", low=1)
 
@@ -96,7 +100,8 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, held_out: b
     else:
         evaluations = 25
         steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
+    rate = config.lr or lr(model.cell, model.hidden)
     return Plan(
-        steps=steps, batch=rows, window=window, lr=config.lr or lr(model.cell, model.hidden),
+        steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
         dropout=config.dropout if config.dropout is not None else dropout(steps / per_epoch) if held_out else 0.0,
         evaluate_every=-(-steps // evaluations))

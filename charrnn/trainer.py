@@ -42,7 +42,7 @@ class Trainer:
     def __init__(self, corpus: Corpus, config: TrainingConfig, model: ModelConfig, plan: Plan, device: torch.device) -> None:
         self.corpus, self.config, self.plan, self.device = corpus, config, plan, device
         self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
-        self.optimizer = optim.adamw(self.model, plan.lr)
+        self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed)
         self.state: State = self.model.zero_state(plan.batch)
@@ -56,17 +56,15 @@ class Trainer:
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in (window.inputs, window.targets))
         hidden, state = self.model.hidden(inputs, self.state, dropout=self.plan.dropout, generator=self.generator)
         loss = summed_nats(hidden.flatten(0, 1), self.model.output["w"], self.model.output["b"], targets.flatten()) / targets.numel()
-        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.gradient_norm = optim.clip(self.model.parameters(), self.config.clip)
         nats = float(loss.detach())
         if not math.isfinite(nats + self.gradient_norm):
             raise TrainingError(f"training diverged at step {self.progress.step}: the loss is no longer a number; "
                                 f"try --lr {self.plan.lr / 3:.2g}, below the {self.plan.lr:.2g} used here")
-        self.learning_rate = optim.learning_rate(self.progress.step, self.plan.steps, self.plan.lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        self.optimizer.step()
+        share = optim.schedule(self.progress.step, self.plan.steps)
+        self.learning_rate = share * self.plan.lr
+        self.optimizer.step(share)
         self.state = detached(state)
         return nats
 
@@ -88,9 +86,7 @@ class Trainer:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The exact state, as arrays."""
         out: dict[str, NDArray[Any]] = {f"weights.{name}": value for name, value in self.model.weights().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                out[f"optimizer.{key}.{name}"] = value.detach().cpu().numpy()
+        out |= {f"optimizer.{name}": value.cpu().numpy() for name, value in self.optimizer.state().items()}
         for layer, parts in enumerate(self.state):
             for number, part in enumerate(parts):
                 out[f"state.{layer}.{number}"] = part.cpu().numpy()
@@ -104,14 +100,11 @@ class Trainer:
         checkpoint.check_tensors(tensors, expected, "weights.", np.float32)
         states = {f"state.{i}.{j}": tuple(part.shape) for i, parts in enumerate(self.state) for j, part in enumerate(parts)}
         checkpoint.check_tensors(tensors, states, "state.", np.float32)
-        moments = {f"optimizer.{key}.{name}": () if key == "step" else shape for name, shape in shapes.items()
-                   for key in ("step", "exp_avg", "exp_avg_sq")} if self.progress.step else {}
-        checkpoint.check_tensors(tensors, moments, "optimizer.", np.float32)
+        moments = self.optimizer.state()
+        checkpoint.check_tensors(tensors, {f"optimizer.{name}": tuple(value.shape) for name, value in moments.items()}, "optimizer.",
+                                 np.float32)
         self.model.load({name: tensors[f"weights.{name}"] for name in shapes})
-        for name, parameter in self.model.named_parameters():
-            if moments:
-                self.optimizer.state[parameter] = {key: torch.from_numpy(tensors[f"optimizer.{key}.{name}"].copy()).to(self.device)
-                                                   for key in ("step", "exp_avg", "exp_avg_sq")}
+        self.optimizer.restore({name: torch.from_numpy(tensors[f"optimizer.{name}"]) for name in moments})
         self.state = tuple(tuple(torch.from_numpy(tensors[f"state.{i}.{j}"].copy()).to(self.device) for j in range(len(parts)))
                            for i, parts in enumerate(self.state))
         self.generator.set_state(torch.from_numpy(tensors["generator"].copy()))

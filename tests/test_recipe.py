@@ -5,7 +5,7 @@ import pytest
 from charrnn import recipe
 from charrnn.advice import read_curve
 from charrnn.config import TrainingConfig
-from charrnn.optim import learning_rate
+from charrnn.optim import schedule
 
 
 def test_more_time_and_more_text_give_a_wider_model():
@@ -49,12 +49,12 @@ def test_what_the_user_names_is_kept():
 
 
 def test_the_learning_rate_rises_and_falls_to_its_floor():
-    rates = [learning_rate(step, 200, 2.0) for step in range(200)]
+    rates = [2.0 * schedule(step, 200) for step in range(200)]
     top = rates.index(max(rates))
     assert top == 20 and max(rates) == pytest.approx(2.0)
     assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
     assert rates[-1] == pytest.approx(0.04, rel=0.02) and rates[0] > 0
-    assert learning_rate(0, 1, 2.0) > 0
+    assert schedule(0, 1) > 0
 
 
 @pytest.mark.parametrize("curve, held_out, done, says", [
