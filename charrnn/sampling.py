@@ -67,6 +67,8 @@ def filtered(logits: Array, config: SamplingConfig) -> Array:
         one: Array = np.eye(logits.shape[1])[logits.argmax(axis=1)]
         return one
     p = softmax(logits / max(config.temperature, 1e-6))
+    if config.top_k == 0 and config.top_p == 1 and config.min_p == 0:
+        return p
     p = min_p(top_p(top_k(p, config.top_k), config.top_p), config.min_p)
     p /= p.sum(axis=1, keepdims=True)
     return p
@@ -91,11 +93,13 @@ class Piece:
 
 
 class Writer:
-    """One sample as it grows: decodes it, holds back what may be the beginning of a stop text, and counts."""
+    """One sample as it grows: decodes it, holds back what may be the beginning of a stop text, draws its numbers, and counts."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
-        self.decoder, self.stops = tokenizer.decoder(), stops
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), seed: int = 0) -> None:
+        self.decoder, self.stops, self.seed = tokenizer.decoder(), stops, seed
+        self.uniform = np.random.Generator(np.random.PCG64(seed)).random
         self.held = ""
+        self.tokens, self.nats = 0, 0.0
         self.stopped: str | None = None
 
     def feed(self, token: int) -> str:
@@ -103,6 +107,8 @@ class Writer:
         return self.release(self.decoder.feed(token))
 
     def release(self, text: str, last: bool = False) -> str:
+        if not self.stops:
+            return text
         self.held += text
         found = [(at + len(stop), at, stop) for stop in self.stops if (at := self.held.find(stop)) >= 0]
         if found:
@@ -117,53 +123,58 @@ class Writer:
         """What was held back, when no more comes."""
         return self.release(self.decoder.flush(), last=True) if self.stopped is None else ""
 
+    def end(self) -> dict[str, Any]:
+        """The figures of the whole sample."""
+        return {"tokens": self.tokens, "nats": self.nats, "stopped": self.stopped, "seed": self.seed}
+
 
 def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Iterator[Piece]:
     """Draw `config.count` samples side by side; yields their pieces as they come, never half a character.
 
     Sample i is drawn with seed + i, whatever the others do. `prompt` (by default the configuration's) is not repeated in the pieces.
-    The nats are those of the model itself for what was drawn, before temperature and filters.
+    The nats are those of the model itself for what was drawn, before temperature, penalty and filters.
     """
     runtime, tokenizer, rows = Runtime(run.config, run.weights), run.tokenizer, config.count
     seed = secrets.randbits(32) if config.seed is None else config.seed
-    randoms = [np.random.Generator(np.random.PCG64(seed + row)) for row in range(rows)]
+    told = tokenizer.model_ids(tokenizer.encode(config.prompt if prompt is None else prompt))
     state = runtime.zero_state(1)
-    prompt = config.prompt if prompt is None else prompt
-    told = tokenizer.model_ids(tokenizer.encode(prompt))
-    for token in (tokenizer.start, *told):
+    for token in (tokenizer.start, *told.tolist()):
         logits, state = runtime.step(np.array([token]), state)
     state = tuple(tuple(part.repeat(rows, axis=0) for part in layer) for layer in state)
     logits = logits.repeat(rows, axis=0)
     recent = np.tile(told[-RECENT:], (rows, 1))
-    writers = [Writer(tokenizer, config.stop) for _ in range(rows)]
-    live, nats, counts = np.arange(rows), np.zeros(rows), np.zeros(rows, int)
-
-    def end(row: int) -> dict[str, Any]:
-        return {"tokens": int(counts[row]), "nats": float(nats[row]), "stopped": writers[row].stopped, "seed": seed + row}
-
+    live = [(row, Writer(tokenizer, config.stop, seed + row)) for row in range(rows)]
     for _ in range(config.length):
         if tokenizer.escape is not None:
             logits[:, tokenizer.escape] = -np.inf
-        log_p = logits
-        if config.repetition_penalty != 1 and recent.shape[1]:
-            logits = np.stack([penalised(row, seen, config.repetition_penalty) for row, seen in zip(logits, recent)])
-        tokens = draw(filtered(logits, config), np.array([randoms[row].random() for row in live]))
-        nats[live] -= np.log(softmax(log_p)[np.arange(len(live)), tokens])
-        counts[live] += 1
+        own = softmax(logits)
         if config.repetition_penalty != 1:
-            recent = np.concatenate([recent, tokens[:, None]], axis=1)[:, -RECENT:]
-        going = np.ones(len(live), bool)
-        for place, (row, token) in enumerate(zip(live.tolist(), tokens.tolist())):
-            text = writers[row].feed(token)
-            going[place] = writers[row].stopped is None
-            if text or not going[place]:
-                yield Piece(row, text, None if going[place] else end(row))
-        if not going.all():
-            live, tokens, recent = live[going], tokens[going], recent[going]
+            logits = np.stack([penalised(row, seen, config.repetition_penalty) for row, seen in zip(logits, recent)])
+        p = own if _as_it_is(config) else filtered(logits, config)
+        drawn = draw(p, np.array([writer.uniform() for _, writer in live]))
+        paid = -np.log(own[np.arange(len(live)), drawn])
+        if config.repetition_penalty != 1:
+            recent = np.concatenate([recent, drawn[:, None]], axis=1)[:, -RECENT:]
+        for (row, writer), token, nats in zip(live, drawn.tolist(), paid.tolist()):
+            writer.tokens += 1
+            writer.nats += nats
+            text = writer.feed(token)
+            if writer.stopped is not None:
+                yield Piece(row, text, writer.end())
+            elif text:
+                yield Piece(row, text)
+        if config.stop and any(writer.stopped is not None for _, writer in live):
+            going = [place for place, (_, writer) in enumerate(live) if writer.stopped is None]
+            live, drawn, recent = [live[place] for place in going], drawn[going], recent[going]
             state = tuple(tuple(part[going] for part in layer) for layer in state)
-        if not len(live):
-            return
-        logits, state = runtime.step(tokens, state)
-    for row in live.tolist():
-        text = writers[row].finish()
-        yield Piece(row, text, end(row))
+            if not live:
+                return
+        logits, state = runtime.step(drawn, state)
+    for row, writer in live:
+        text = writer.finish()
+        yield Piece(row, text, writer.end())
+
+
+def _as_it_is(config: SamplingConfig) -> bool:
+    """Whether the model's own distribution is drawn from."""
+    return (config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty) == (1, 0, 1, 0, 1)
