@@ -17,7 +17,7 @@ if sys.argv[1] == "kept":
 import torch
 def blocks():
     for _ in range(40):
-        torch.ones(4 << 20)  # 16 MB, touched and freed at once
+        torch.ones(12 << 20)  # 48 MB, touched and freed at once
 blocks()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 blocks()
@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
 def test_freed_blocks_are_kept_so_that_they_fault_in_once():
-    """Also shows that it can fail: without it each of the 40 blocks costs its 4,096 pages again (fewer where pages are huge)."""
+    """Also shows that it can fail: without it each block costs its 12,288 pages again (fewer where pages are huge)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     faults = {how: int(subprocess.run([sys.executable, "-c", FAULTS, how], env=environment, capture_output=True, text=True,
                                       check=True).stdout) for how in ("kept", "default")}
