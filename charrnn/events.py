@@ -21,7 +21,10 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Start(Event):
-    """Before the first step: what is trained on what. `seconds` counts from the start of the run, over all its sessions."""
+    """Before the first step: what is trained on what. `seconds` counts from the start of the run, over all its sessions.
+
+    `curve`: (step, training, validation) in nats per character of each evaluation so far, where a run is resumed.
+    """
 
     event: ClassVar[str] = "start"
     run: str
@@ -42,6 +45,7 @@ class Start(Event):
     threads: int
     seconds: float
     notes: tuple[str, ...]
+    curve: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

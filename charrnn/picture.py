@@ -44,6 +44,8 @@ class Story:
         if isinstance(event, Start):
             self.start = event
             self.notes += [on_one_line(note) for note in event.notes]
+            self.training += [(step, training) for step, training, _ in event.curve]
+            self.validation += [(step, validation) for step, _, validation in event.curve]
         elif isinstance(event, Step):
             self.step = event
             self.training.append((event.step, event.training_nats_per_character))

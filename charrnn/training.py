@@ -67,19 +67,21 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     session, progress, plan = Session(trainer, run), trainer.progress, trainer.plan
     earlier = progress.seconds
     shown = sampled = time.monotonic()
-    tokens, paid = 0, 0.0  # since the last step event
+    tokens, paid, busy = 0, 0.0, 0.0  # since the last step event
     yield session.start(threads, tuple(notes))
     while not progress.done:
+        before = time.monotonic()
         nats, count = trainer.step()
+        now = time.monotonic()
         tokens += count
         paid += nats * count
-        now = time.monotonic()
+        busy += now - before
         progress.seconds = earlier + now - began
         last = progress.step == plan.steps
         due = last or progress.step % plan.evaluate_every == 0
         if due or now - shown >= SHOW_EVERY or progress.step == 1:
-            yield session.stepped(tokens, paid, now - shown)
-            shown, tokens, paid = now, 0, 0.0
+            yield session.stepped(tokens, paid, busy)
+            shown, tokens, paid, busy = now, 0, 0.0, 0.0
         if due:
             yield session.evaluated()
             if last or (progress.waited >= PATIENCE and corpus.held_out):
@@ -92,8 +94,6 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
             sampled = time.monotonic()
         if ending:
             break
-        if due:
-            shown = time.monotonic()  # so that the speed is that of the steps alone
     yield session.end()
 
 
@@ -157,7 +157,7 @@ class Session:
             vocabulary=corpus.tokenizer.size, cell=model.cell, layers=model.layers, hidden=model.hidden, embedding=model.embedding,
             parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=corpus.validation.tokens,
             steps=plan.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=threads,
-            seconds=trainer.progress.seconds, notes=notes)
+            seconds=trainer.progress.seconds, notes=notes, curve=tuple(trainer.progress.curve))
 
     def stepped(self, tokens: int, nats: float, seconds: float) -> Step:
         """A step event for the last `tokens`, which cost `nats` and took `seconds`."""
