@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from charrnn.cells import GATES, STATES
 from charrnn.config import ModelConfig
-from charrnn.kernels import recur
+from charrnn.kernels import cudnn, recur
 
 State = tuple[tuple[Tensor, ...], ...]  # for each layer what cells.STATES counts, each (B, H)
 
@@ -45,6 +46,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """x (T, B, inputs) → (T, B, H). With tokens (T, B), x is the embedding (V+1, inputs) that they are looked up in; None: one-hot."""
+        if self.w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
+            return self.by_cudnn(x, state, tokens=tokens)
         if tokens is not None:
             x, w_x, b_x = self.w_x + self.b if x is None else torch.addmm(self.b, x, self.w_x), None, None  # a row: a token's share
         else:
@@ -52,6 +55,14 @@ class Layer(nn.Module):
         assert x is not None
         return recur(self.cell, x, self.w_h, self.b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, activation=self.activation,
                      reset=self.reset)
+
+    def by_cudnn(self, x: Tensor | None, state: tuple[Tensor, ...], *,
+                 tokens: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The same as `forward` by torch's kernels, which on a GPU are cuDNN's; on the CPU they serve as a test of this path."""
+        if tokens is not None:
+            x = functional.embedding(tokens, torch.eye(len(self.w_x), device=self.w_x.device, dtype=self.w_x.dtype) if x is None else x)
+        assert x is not None and self.w_h is not None
+        return cudnn.layer(self.cell, x, self.w_x, self.b, self.w_h, self.b_h, state, activation=self.activation)
 
 
 class Model(nn.Module):

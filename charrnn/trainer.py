@@ -13,13 +13,27 @@ from numpy.typing import NDArray
 from charrnn import checkpoint, optim
 from charrnn.batches import Batches, Window
 from charrnn.config import ModelConfig, TrainingConfig
-from charrnn.corpus import Corpus
+from charrnn.corpus import Corpus, Part, Store
 from charrnn.errors import TrainingError
 from charrnn.evaluation import score
 from charrnn.loss import summed_nats
 from charrnn.metrics import Score
 from charrnn.model import Model, State, detached
 from charrnn.recipe import Plan
+from charrnn.tokenizer import Tokenizer
+
+
+SCORED = 1_000_000  # tokens of the validation part that are scored while training
+
+
+def first(part: Part, count: int, tokenizer: Tokenizer) -> Part:
+    """The first `count` tokens of a part; the part itself where it is no longer."""
+    if part.tokens <= count:
+        return part
+    tokens = part.store.read(0, count)
+    text = tokenizer.decode(tokens)
+    unknown = 0 if tokenizer.escape is None else int((tokens == tokenizer.escape).sum())
+    return Part(Store.of(tokens), count, len(text), len(text.encode()), unknown)
 
 
 @dataclass
@@ -46,6 +60,7 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed)
         self.state: State = self.model.zero_state(plan.batch)
+        self.scored = first(corpus.validation, SCORED, corpus.tokenizer)
         self.progress = Progress()
         self.learning_rate = self.gradient_norm = 0.0
 
@@ -78,8 +93,8 @@ class Trainer:
         return nats, count
 
     def validate(self) -> Score:
-        """The whole validation part, from a state of its own."""
-        part = self.corpus.validation
+        """The validation part, from a state of its own: all of it, or the first SCORED tokens of a longer one."""
+        part = self.scored
         nats = score(self.model, part.store) + part.unknown * self.corpus.tokenizer.unknown_nats
         return Score(nats, part.tokens, part.characters, part.bytes)
 

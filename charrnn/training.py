@@ -40,7 +40,7 @@ def measure(trainer: Trainer) -> tuple[float, float]:
         began = time.perf_counter()
         trainer.step()
         times.append(time.perf_counter() - began)
-    tokens = trainer.corpus.validation.store
+    tokens = trainer.scored.store
     part = min(tokens.count, 1 << 15)
     began = time.perf_counter()
     score(trainer.model, Held(tokens.read(0, part)))
@@ -64,6 +64,9 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
         trainer = fresh(corpus, config, init_from, where, notes, began)
         with checkpoint.storage(run):
             run.mkdir(parents=True, exist_ok=True)
+    if trainer.scored.tokens < corpus.validation.tokens:
+        notes.append(f"scored while training: the first {trainer.scored.characters:,} of the {corpus.validation.characters:,} characters "
+                     "held out")
     session, progress, plan = Session(trainer, run), trainer.progress, trainer.plan
     earlier = progress.seconds
     shown = sampled = time.monotonic()
@@ -155,7 +158,7 @@ class Session:
         return Start(
             step=trainer.progress.step, run=str(self.run), text=corpus.name, level=corpus.tokenizer.level,
             vocabulary=corpus.tokenizer.size, cell=model.cell, layers=model.layers, hidden=model.hidden, embedding=model.embedding,
-            parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=corpus.validation.tokens,
+            parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=trainer.scored.tokens,
             steps=plan.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=threads,
             seconds=trainer.progress.seconds, notes=notes, curve=tuple(trainer.progress.curve))
 

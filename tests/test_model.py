@@ -6,7 +6,8 @@ import torch
 
 from charrnn import cells
 from charrnn.config import ModelConfig
-from charrnn.model import Model
+from charrnn.kernels import cudnn
+from charrnn.model import Layer, Model
 from charrnn.runtime import Runtime
 
 SHAPES = [
@@ -104,3 +105,21 @@ def test_dropout_keeps_one_mask_for_all_steps_of_a_row():
     assert not (dropped[0, 0] == dropped[0, 1]).all()
     kept, _ = model.hidden(tokens(config), model.zero_state(B))
     torch.testing.assert_close(hidden[~dropped], kept[~dropped] / 0.6)
+
+
+@pytest.mark.parametrize("config", [c for c in SHAPES if cudnn.serves(c.cell, c.activation, c.gru_reset)], ids=lambda c: f"{c.cell}-{c.embedding}")
+def test_the_path_of_the_gpu_computes_the_same(config, monkeypatch):
+    """torch's own layers, which are cuDNN's on a GPU, run here on the CPU: outputs, state and gradients."""
+    model, ids = Model(config, torch.Generator().manual_seed(5)).double(), tokens(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+
+    def run():
+        hidden, state = model.hidden(ids, model.zero_state(B))
+        loss = (hidden * torch.linspace(-1, 1, hidden.numel(), dtype=torch.float64).view_as(hidden)).sum()
+        wanted = [p for name, p in model.named_parameters() if not name.startswith("output")]
+        return hidden, state, torch.autograd.grad(loss, wanted)
+
+    ours = run()
+    monkeypatch.setattr(Layer, "forward", Layer.by_cudnn)
+    torch.testing.assert_close(run(), ours, atol=1e-12, rtol=0)

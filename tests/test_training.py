@@ -16,7 +16,7 @@ from charrnn.errors import CheckpointError, TrainingError, UsageError
 from charrnn.evaluation import evaluate
 from charrnn.events import End, Evaluation, Sample, Start, Step
 from charrnn.text import open_text
-from charrnn.trainer import Trainer
+from charrnn.trainer import Trainer, first
 from charrnn.training import train
 
 FORMS = [
@@ -116,6 +116,16 @@ def test_validation_does_not_touch_the_training(small_text, tmp_path):
         other.step()
         other.validate()
     assert {k: v.tobytes() for k, v in one.tensors().items()} == {k: v.tobytes() for k, v in other.tensors().items()}
+
+
+def test_of_a_long_validation_part_the_beginning_is_scored(small_text):
+    corpus = corpus_of(small_text, settings())
+    whole = corpus.validation
+    text = corpus.tokenizer.decode(whole.store.read(0, whole.tokens))
+    part = first(whole, 50, corpus.tokenizer)
+    assert (part.tokens, part.characters, part.bytes) == (50, 50, len(text[:50].encode()))
+    assert part.store.read(0, 99).tolist() == whole.store.read(0, 50).tolist()
+    assert first(whole, whole.tokens, corpus.tokenizer) is whole
 
 
 def test_when_it_gets_worse_training_stops_and_the_best_model_is_kept(tmp_path):

@@ -1,0 +1,28 @@
+"""A layer by torch's own kernels, which are cuDNN's on a GPU. The weights are the same; the cells are those that cuDNN has."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def serves(cell: str, activation: str, reset: str) -> bool:
+    """Whether cuDNN has this cell: lstm, a gru that resets after, an rnn of tanh or relu."""
+    return cell == "lstm" or (cell == "gru" and reset == "after") or (cell == "rnn" and activation in ("tanh", "relu"))
+
+
+def layer(cell: str, x: Tensor, w_x: Tensor, b: Tensor, w_h: Tensor, b_h: Tensor | None, state: tuple[Tensor, ...], *,
+          activation: str = "tanh") -> tuple[Tensor, tuple[Tensor, ...]]:
+    """x (T, B, inputs) → outputs (T, B, H) and the final state; weights and state as `kernels.recur` takes them."""
+    second = torch.zeros_like(b)  # torch.nn has two biases where one would do, but for the gru's candidate
+    if b_h is not None:
+        second = torch.cat([second[: -len(b_h)], b_h])
+    weights = [w_x.t().contiguous(), w_h.t().contiguous(), b, second]
+    options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)  # biases, layers, dropout, training, bidirectional, batch first
+    states = tuple(part.unsqueeze(0).contiguous() for part in state)
+    if cell == "lstm":
+        outputs, h, c = torch._VF.lstm(x, states, weights, *options)  # type: ignore[attr-defined]
+        return outputs, (h[0], c[0])
+    run = torch._VF.gru if cell == "gru" else torch._VF.rnn_tanh if activation == "tanh" else torch._VF.rnn_relu  # type: ignore[attr-defined]
+    outputs, h = run(x, states[0], weights, *options)
+    return outputs, (h[0],)
