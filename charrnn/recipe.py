@@ -83,9 +83,10 @@ def rows_and_window(config: TrainingConfig, tokens: int) -> tuple[int, int]:
     return fit(tokens, config.batch or batch(tokens), config.window or 64)
 
 
-def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, held_out: bool = True, seconds_per_step: float = 0.0,
+def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int = 1, held_out: bool = True, seconds_per_step: float = 0.0,
          seconds_per_evaluation: float = 0.0, spent: float = 0.0) -> Plan:
-    """The plan for a training part of so many tokens; the speeds and the seconds spent so far matter only where time is what is given.
+    """The plan for a training part of so many tokens, of which `scored` more are evaluated now and then; the speeds and the seconds
+    spent so far matter only where time is what is given.
 
     Where nothing is held out the text is there to be learnt by heart: no dropout.
     """
@@ -98,8 +99,8 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, held_out: b
         steps = max(1, int(training / max(seconds_per_step, 1e-9)))
         steps = min(steps, most_steps(tokens, rows, window))
     else:
-        evaluations = 25
         steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
+        evaluations = max(1, min(25, steps * rows * window // scored))  # never more reading to score than to learn
     rate = config.lr or lr(model.cell, model.hidden)
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from charrnn.events import End, Evaluation, Event, Sample, Saved, Start, Step
 from charrnn.metrics import perplexity
 from charrnn.recipe import Plan
 from charrnn.sampling import generate
-from charrnn.trainer import Progress, Trainer
+from charrnn.trainer import SCORED, Progress, Trainer
 from charrnn.transfer import copy_weights
 
 PATIENCE = 8  # evaluations without a better one before training stops
@@ -105,12 +106,12 @@ def fresh(corpus: Corpus, config: TrainingConfig, init_from: Run | None, where: 
     """A trainer at step 0, its plan made (and measured, where time is what is given)."""
     tokens = corpus.training.tokens
     model = recipe.shape(config, tokens, corpus.tokenizer.size)
-    held_out = corpus.held_out
-    budget, plan = recipe.budget(config), recipe.plan(config, model, tokens, held_out=held_out, seconds_per_step=1.0)
+    known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out}
+    budget, plan = recipe.budget(config), recipe.plan(config, model, tokens, seconds_per_step=1.0, **known)
     if budget is not None:
         per_step, per_evaluation = measure(Trainer(corpus, config, model, plan, where))
-        plan = recipe.plan(config, model, tokens, held_out=held_out, seconds_per_step=per_step,
-                           seconds_per_evaluation=per_evaluation, spent=time.monotonic() - began)
+        plan = recipe.plan(config, model, tokens, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation,
+                           spent=time.monotonic() - began, **known)
         notes.append(f"measured {1000 * per_step:.3g} ms a step here: {plan.steps:,} steps"
                      + (" are enough for a text of this size" if plan.steps * per_step < 0.8 * budget else
                         f" take {config.time or '3m'}"))
