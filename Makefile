@@ -5,9 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHARRNN := $(BIN)/charrnn
-DEMO := checkpoints/demo
 
-.PHONY: help install demo test lint hello time-machine bench bench-quick clean
+.PHONY: help install demo test lint hello time-machine docs picture bench bench-quick clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,7 +19,7 @@ $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard charr
 	touch $@
 
 demo: $(INSTALLED)  ## learn "hello", then a book; sample and measure
-	$(BIN)/python -m charrnn.demo
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
@@ -34,6 +33,20 @@ hello: $(INSTALLED)  ## rnn, gru and lstm learn to spell "hello"
 
 time-machine: $(INSTALLED)  ## rnn, gru and lstm learn The Time Machine; the textbook's setting too
 	$(BIN)/python examples/time_machine.py
+
+docs: $(INSTALLED)  ## write docs/options.md from the command line itself
+	$(BIN)/python docs/options.py > docs/options.md
+
+picture: $(INSTALLED)  ## train for a minute and draw the dashboard into docs/dashboard.svg
+	book=$$($(CHARRNN) fetch time-machine) && log=$$(mktemp -d) && \
+	$(CHARRNN) train $$book --time 1m --out $$log/time_machine --json > $$log/events.jsonl && \
+	$(BIN)/python docs/picture.py $$log/events.jsonl docs/dashboard.svg
+
+bench: $(INSTALLED)  ## against plain PyTorch and the machine's limits: some twelve minutes, on a quiet machine
+	$(BIN)/python -m benchmarks.bench
+
+bench-quick: $(INSTALLED)  ## the same with fewer shapes and turns: under three minutes
+	$(BIN)/python -m benchmarks.bench --quick
 
 clean:  ## remove what was built; runs under checkpoints/ stay
 	rm -rf $(VENV) build *.egg-info charrnn/kernels/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
