@@ -7,23 +7,24 @@ from collections.abc import Sequence
 Point = tuple[int, float, float]  # step, training and validation loss in nats per character
 
 
-def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: str) -> tuple[str, ...]:
-    """What the losses say and what to try. `unigram`: nats per character of guessing each token by how common it is."""
+def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: str) -> tuple[str, str]:
+    """What the losses say, in a word (see events.End) and in a sentence with what to try; empty where there is nothing to say.
+
+    `unigram`: nats per character of guessing each token by how common it is.
+    """
     if not curve or done == "":
-        return ()
+        return "", ""
     _, training, last = curve[-1]
     best = min(validation for _, _, validation in curve)
     if min(training, best) > 0.95 * unigram and len(curve) > 2:
-        return (f"the loss stays near {unigram:.2f}, that of guessing by how common each token is: nothing was learnt of their order. "
-                "Try a lower --lr, or look at the text.",)
+        return "stuck", (f"the loss stays near {unigram:.2f}, that of guessing by how common each token is: nothing was learnt of their "
+                         "order. Try a lower --lr, or look at the text.")
     if not held_out:
-        return ("these figures are of the training text itself: they show memory, not skill.",)
-    said = []
+        return "memory", "these figures are of the training text itself: they show memory, not skill."
     if done == "stopped early" or training < best - 0.25 or last > best + 0.02:
-        said.append(f"training loss {training:.2f} is far below validation {best:.2f}: the model learns the text by heart (overfitting). "
-                    "More text helps most; else less --hidden or more --dropout.")
+        return "overfits", (f"training loss {training:.2f} is far below validation {best:.2f}: the model learns the text by heart "
+                            "(overfitting). More text helps most; else less --hidden or more --dropout.")
     early = curve[max(0, len(curve) - 1 - max(1, len(curve) // 5))]
-    falling = early[2] - last > 0.01 and early[1] - training > 0.005
-    if falling and not said:
-        said.append("both losses are still falling: train longer, such as with twice the --time, or --hidden larger along with it.")
-    return tuple(said)
+    if early[2] - last > 0.01 and early[1] - training > 0.005:
+        return "unfinished", "both losses are still falling: train longer, such as with twice the --time, or --hidden larger along with it."
+    return "", ""

@@ -22,7 +22,7 @@ app = typer.Typer(name="charrnn", no_args_is_help=True, pretty_exceptions_enable
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout instead of talk.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="A run's folder, or its .safetensors file.")]
-Texts = Annotated[list[str], typer.Argument(metavar="TEXT...", show_default=False,
+Texts = Annotated[list[str], typer.Argument(metavar="TEXT", show_default=False,
                                             help="Files, folders (every .txt below them), or - for stdin.")]
 
 

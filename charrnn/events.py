@@ -94,7 +94,11 @@ class Saved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class End(Event):
-    """The last event. `reason`: finished, stopped early, interrupted. Figures are the best model's, which is the one kept."""
+    """The last event. `reason`: finished, stopped early, interrupted. Figures are the best model's, which is the one kept.
+
+    `outlook`: what the curves say in a word: overfits, unfinished, stuck, memory (of the training text itself), or nothing; `advice`
+    says it in sentences.
+    """
 
     event: ClassVar[str] = "end"
     reason: str
@@ -108,4 +112,5 @@ class End(Event):
     validation_nats_per_character: float
     validation_bits_per_character: float
     validation_perplexity: float
-    advice: tuple[str, ...]
+    outlook: str = ""
+    advice: tuple[str, ...] = ()

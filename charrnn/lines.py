@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -109,14 +108,15 @@ def conclusion(
         *(f"- {on_one_line(line)}" for line in end.advice),
         "",
         "Next:",
-        f"  charrnn sample {visible(run, keep='')} --prompt {_prompt(sample)}",
+        f"  charrnn sample {visible(run, keep='')}{_prompt(sample)}",
         f"  charrnn evaluate {visible(run, keep='')} OTHER.txt",
         f"  charrnn train {visible(_next_training(end, start, texts), keep='')}",
     ]
 
 
 def _next_training(end: End, start: Start | None, texts: Sequence[str]) -> str:
-    """What follows `charrnn train`: resume an interrupted run, smaller after overfitting, else three times as long."""
+    """What follows `charrnn train`: an interrupted run resumed, a smaller model after overfitting, a text to hold some out of, or else
+    three times as long."""
     text = shlex.join(texts or ((start.text,) if start else ("TEXT",)))
     if end.reason == "interrupted":
         return f"{text} --out {shlex.quote(end.run)} --resume"
@@ -124,7 +124,9 @@ def _next_training(end: End, start: Start | None, texts: Sequence[str]) -> str:
     if start:
         options += [f"--level {start.level}"] * (start.level != "char")
         options += [f"--cell {start.cell}"] * (start.cell != "lstm")
-    if end.reason == "stopped early" and start:
+    if end.outlook == "memory":
+        return "OTHER.txt"
+    if (end.reason == "stopped early" or end.outlook == "overfits") and start:
         options += [f"--hidden {max(1, start.hidden // 2)}", "--dropout 0.4"]
         return " ".join([text, "--out", shlex.quote(_another(end.run, "smaller")), *options])
     minutes = max(1, math.ceil(end.seconds / 20))
@@ -138,12 +140,10 @@ def _another(run: str, what: str) -> str:
 
 
 def _prompt(sample: Sample | None) -> str:
-    """The first words that the model wrote itself: it knows each of their characters."""
-    first = next((line.strip() for line in (sample.text if sample else "").split("\n") if line.strip()), "")
-    words = "".join(re.findall(r"\S+\s*", first)[:3])[:24].strip()
-    if not words or visible(words, keep="") != words:
-        return '"..."'
-    return shlex.quote(words)
+    """A word that the model wrote itself, so that it knows each of its characters; the first piece may be the end of one."""
+    words = (sample.text if sample else "").split()[1:]
+    good = next((word for word in words if 1 < len(word) <= 24 and visible(word) == word), None)
+    return f" --prompt {shlex.quote(good)}" if good else ""
 
 
 def _losses(event: Evaluation | End) -> str:

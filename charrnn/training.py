@@ -232,10 +232,11 @@ class Session:
         read = progress.step * trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
         figures = {name: progress.best.get(name, math.nan) for name in (
             "training_nats_per_character", "validation_nats_per_character", "validation_bits_per_character")}
+        outlook, said = advice.read_curve(progress.curve, unigram=self.corpus.unigram_nats_per_character,
+                                          held_out=self.corpus.held_out, done=progress.done)
         return End(
             step=progress.step, reason=progress.done or "interrupted", run=str(self.run), steps=progress.step,
             best_step=progress.best.get("step", 0), seconds=progress.seconds, parameters=trainer.model.config.parameters(),
             characters_per_second=read / self.tokens_per_character / max(progress.seconds, 1e-9), **figures,
             validation_perplexity=perplexity(progress.best.get("validation_nats_per_token", math.nan)),
-            advice=advice.read_curve(progress.curve, unigram=self.corpus.unigram_nats_per_character, held_out=self.corpus.held_out,
-                                     done=progress.done))
+            outlook=outlook, advice=(said,) if said else ())

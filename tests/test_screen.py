@@ -258,7 +258,7 @@ def test_the_commands_that_come_next_can_be_pasted(reason: str, words: list[str]
     assert isinstance(end, End)
     sample = Sample(step=9, text="\n  'Tis \"$HOME\" `king`, he said")
     commands = lines.conclusion(end, start, sample, ["my book.txt"])[-3:]
-    assert shlex.split(commands[0]) == ["charrnn", "sample", RUN, "--prompt", "'Tis \"$HOME\" `king`,"]
+    assert shlex.split(commands[0]) == ["charrnn", "sample", RUN, "--prompt", '"$HOME"']
     assert shlex.split(commands[1]) == ["charrnn", "evaluate", RUN, "OTHER.txt"]
     assert shlex.split(commands[2]) == (words if isinstance(words, list) else shlex.split(words))
 
