@@ -17,10 +17,13 @@ from torch.nn import functional
 
 from charrnn import cells
 from charrnn.errors import UsageError
-from charrnn.kernels import plain, rowwise, sequence
+from charrnn.kernels import output, plain, rowwise, sequence
 from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
 
-__all__ = ["backend", "recur"]
+__all__ = ["backend", "linear", "multiply", "recur", "summed_nats"]
+
+
+FLOATS = (torch.float32, torch.float64)
 
 
 @functools.cache
@@ -72,6 +75,40 @@ def recur(cell: str, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, sta
     return sequence.run(form, _work(), source.contiguous(), tokens, *ready, tuple(part.contiguous() for part in state))
 
 
+def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """x (M, K) @ w (K, N) + b (N), differentiable once in all three."""
+    if x.device.type != "cpu" or x.dtype not in FLOATS:
+        return x @ w if b is None else torch.addmm(b, x, w)
+    result: Tensor = output.Linear.apply(_work(), x.contiguous(), w.contiguous(), b)  # type: ignore[no-untyped-call]
+    return result
+
+
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    """a (M, K) @ b (K, N), outside of autograd; either may be a transpose."""
+    if a.device.type != "cpu" or a.dtype not in FLOATS or _work() is rowwise:
+        return torch.mm(a, b)
+    if a.stride(0) == 1 and a.shape[0] > 1:
+        return _work().product_tn([(a.t(), b if b.stride(1) == 1 else b.contiguous())])  # type: ignore[no-any-return]
+    return _work().product(a if a.stride(1) == 1 else a.contiguous(), b)  # type: ignore[no-any-return]
+
+
+def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor:
+    """What the targets (N) cost, in nats, given outputs (N, H) of the last layer and the output layer w (H, V), b (V); float64.
+
+    Differentiable once; (N, V) is never held whole. IndexError for a target outside the vocabulary.
+    """
+    if hidden.shape != (len(targets), len(w)) or b.shape != w.shape[1:] or not hidden.dtype == w.dtype == b.dtype:
+        raise UsageError(f"kernels.summed_nats: {tuple(hidden.shape)} @ {tuple(w.shape)} + {tuple(b.shape)} for {len(targets)} targets")
+    if hidden.device.type != "cpu":
+        return functional.cross_entropy(torch.addmm(b, hidden, w), targets, reduction="sum").double()
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(b):
+        raise IndexError(f"targets reach from {int(targets.min())} to {int(targets.max())}, the vocabulary has {len(b)}")
+    parts = [part.contiguous() for part in (hidden, w, b, targets)]
+    gradient = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+    nats: Tensor = output.OutputLoss.apply(_work(), gradient, *parts)  # type: ignore[no-untyped-call]
+    return nats
+
+
 def _check(form: Form, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, state: tuple[Tensor, ...], tokens: Tensor | None,
            w_x: Tensor | None, b_x: Tensor | None) -> None:
     """Names, shapes and types fit together, so that a kernel never reads past an end."""
@@ -101,5 +138,5 @@ def _check(form: Form, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, s
     else:
         wanted.append(("source", source, (source.shape[0], rows, gates * size)))
     for name, part, shape in wanted:
-        if part is not None and (tuple(part.shape) != shape or part.dtype != w_h.dtype):
+        if part is not None and (tuple(part.shape) != shape or part.dtype != w_h.dtype or w_h.dtype not in FLOATS):
             raise UsageError(f"kernels.recur: {name} is {tuple(part.shape)} {part.dtype}, expected {shape} {w_h.dtype}")

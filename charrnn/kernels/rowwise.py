@@ -23,14 +23,14 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, out: Tensor | N
     return torch.mm(a, b) if out is None else torch.mm(a, b, out=out)
 
 
-def product_nt(a: Tensor, b: Tensor) -> Tensor:
+def product_nt(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
     """a (M, K) @ b (N, K)ᵀ."""
-    return torch.mm(a, b.t())
+    return product(a, b.t(), out=out)
 
 
-def product_tn(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Σ aᵀ (K, M) @ b (K, N) over the pairs (a, b): a weight's gradient."""
-    total: Tensor | None = None
+def product_tn(pairs: list[tuple[Tensor, Tensor]], *, add_to: Tensor | None = None) -> Tensor:
+    """Σ aᵀ (K, M) @ b (K, N) over the pairs (a, b): a weight's gradient. `add_to` gets it added, in place."""
+    total = add_to
     for a, b in pairs:
         total = torch.mm(a.t(), b) if total is None else total.addmm_(a.t(), b)
     assert total is not None
@@ -45,6 +45,16 @@ def scatter(rows: int, tokens: Tensor, grads: Tensor) -> Tensor:
 def column_sum(grads: Tensor) -> Tensor:
     """(N): the sum over the rows of (M, N)."""
     return grads.sum(0)
+
+
+def softmax_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
+    """What each target (N) costs in nats, (N) float64; `gradient` leaves its slope in place of the logits (N, V)."""
+    own = targets[:, None]
+    logits -= logits.logsumexp(dim=1, keepdim=True)
+    nats = -logits.gather(1, own)[:, 0].double()
+    if gradient:
+        logits.exp_().scatter_add_(1, own, logits.new_full((1, 1), -1.0).expand_as(own))
+    return nats
 
 
 def activate_(form: Form, x: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class Sequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_outputs: Tensor | None, *d_final: Tensor | None) -> Gradients:
-        outputs, tokens, inputs, w_x, w_h, b_h, *state = ctx.saved_tensors
+        outputs, tokens, inputs, w_x, w_h, _, *state = ctx.saved_tensors
         form, work, lease, gates, extra = ctx.form, ctx.work, ctx.lease, ctx.gates, ctx.extra
         needs = dict(zip(("source", "w_x", "b_x", "w_h", "b_h"), ctx.needs_input_grad[3:8], strict=True))
         steps, rows, size = outputs.shape

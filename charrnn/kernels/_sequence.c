@@ -1,0 +1,319 @@
+/* Recurrent layers over a whole sequence, and the matrix products around them, for rows of float or double on the CPU.
+
+   The thread that takes a stretch of the batch's rows walks them through all T steps, so that no step waits for another thread.
+   Each element of a result is summed in one order, which neither the number of threads nor who took what can change.
+   `native.py` calls this through ctypes; every buffer is the caller's, and nothing is kept between calls.
+
+   Shapes as in the package: T steps, B rows, H units, G gates side by side (gru r, z, candidate; lstm i, f, candidate, o).
+
+       tokens     (T, B) or null   which row of `source`, the table (V+1, G.H); null: `source` is (T, B, G.H)
+       w_h, b_h   (H, G.H), (H)
+       h, c       (B, H)           the initial state
+       outputs    (T, B, H)        H_1..H_T
+       gates      (T, B, G.H)      forward: the gates. backward: overwritten with the gradient of what the input contributed
+       extra      (T, B, H)        lstm: C_1..C_T. gru: R_t * H_{t-1} (reset before), or H_{t-1} W_hh + b_hh (after), which
+                                   backward overwrites with its gradient. rnn: null
+       gates_step, extra_step      elements from one step to the next; 0 where only backward would need them: then one step's
+                                   worth of memory does, and an lstm finds its last C there
+       d_outputs  (T, B, H) or null
+       d_h, d_c   (B, H)           in: the gradient of the final state; out: of the initial one
+       packed     G.H * (H rounded up to 16) elements of scratch */
+
+#ifndef __GNUC__
+#error "needs the vector extensions of GCC or Clang"
+#endif
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+enum { RNN, GRU, LSTM };
+enum { TANH, RELU, SIGMOID };
+enum { ROWS_TIMES, TRANSPOSED_TIMES, SCATTER, SOFTMAX };
+enum { BLOCK = 384, MOST_THREADS = 256 }; /* BLOCK: rows of the right side that multiply_tn packs at a time */
+
+struct sequence {
+    int64_t wide, cell, activation, reset_after, backward, threads, steps, rows, size, gates_step, extra_step;
+    const int64_t *tokens;
+    void *source, *w_h, *b_h, *h, *c, *outputs, *gates, *extra, *d_outputs, *d_h, *d_c, *packed;
+};
+
+/* ROWS_TIMES        c (m, n) = bias + a (m, k) . b (k, n); packed: k * (n rounded up to 16) elements of scratch
+   TRANSPOSED_TIMES  c (m, n) = a (k, m)^T . b (k, n), or c += where `add`
+   SCATTER           c (.., n) += a (k, n), row by row to the rows that tokens (k) name; null: all to row 0
+   SOFTMAX           c (k, n) from logits to softmax minus one at column tokens (k) where `add`; what row i's token costs in nats
+                     goes to element i of a, doubles
+   Rows of a and c lie lda and ldc elements apart; element (i, j) of b lies at b[i * b_down + j * b_right]. */
+struct product {
+    int64_t wide, kind, threads, m, n, k, lda, ldc, b_down, b_right, add, block, column_units;
+    const int64_t *tokens;
+    void *a, *b, *c, *bias, *packed;
+};
+
+typedef void (*work)(const void *arg, int64_t unit, int64_t units, void *scratch);
+
+struct kernels {
+    work pack_recurrent, walk, pack_right, multiply, multiply_tn, scatter, softmax;
+    int64_t lanes, tile, element;
+};
+
+/* ---- threads: helpers that sleep between calls. Units of work are taken in turn, so a helper that does not get a core is not
+   waited for; its share is done by the others. Both sides watch for a few microseconds before they sleep, as the next call
+   mostly follows at once. ---- */
+
+struct team {
+    work function;
+    const void *arg;
+    int64_t units;
+    size_t scratch;
+    char *memory;
+    int seats; /* for helpers yet to come, under `lock` */
+    atomic_long next, member;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER, turn = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t posted = PTHREAD_COND_INITIALIZER, finished = PTHREAD_COND_INITIALIZER;
+static struct team *current; /* under `lock` */
+static int helpers;
+static atomic_int at_work, calls;
+
+enum { GLANCES = 2000 };
+
+static inline void glance(void)
+{
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
+static void labour(struct team *team)
+{
+    void *scratch = team->memory + (size_t)atomic_fetch_add(&team->member, 1) * team->scratch;
+    for (int64_t unit; (unit = atomic_fetch_add(&team->next, 1)) < team->units;)
+        team->function(team->arg, unit, team->units, scratch);
+}
+
+static void *help(void *unused)
+{
+    (void)unused;
+    for (int seen = 0;;) {
+        for (int n = 0; n < GLANCES && atomic_load_explicit(&calls, memory_order_relaxed) == seen; n++)
+            glance();
+        pthread_mutex_lock(&lock);
+        while (!current || !current->seats)
+            pthread_cond_wait(&posted, &lock);
+        struct team *team = current;
+        seen = calls;
+        team->seats--;
+        atomic_fetch_add(&at_work, 1);
+        pthread_mutex_unlock(&lock);
+        labour(team);
+        pthread_mutex_lock(&lock);
+        if (atomic_fetch_sub(&at_work, 1) == 1)
+            pthread_cond_signal(&finished);
+        pthread_mutex_unlock(&lock);
+    }
+    return NULL;
+}
+
+/* A forked child has no helpers, whatever they were doing. */
+static void forget(void)
+{
+    pthread_mutex_init(&lock, NULL);
+    pthread_mutex_init(&turn, NULL);
+    pthread_cond_init(&posted, NULL);
+    pthread_cond_init(&finished, NULL);
+    current = NULL;
+    helpers = 0;
+    at_work = 0;
+}
+
+static void enlist(int64_t wanted) /* under `lock` */
+{
+    static int watched;
+    pthread_t thread;
+    pthread_attr_t attributes;
+    if (!watched)
+        watched = !pthread_atfork(NULL, NULL, forget);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    while (helpers < wanted && !pthread_create(&thread, &attributes, help, NULL))
+        helpers++;
+    pthread_attr_destroy(&attributes);
+}
+
+/* All units, by up to `threads` threads; while another call has the helpers, by this one alone. 0, or 1 where memory ran out. */
+static int run(int64_t threads, work function, const void *arg, int64_t units, size_t scratch)
+{
+    struct team team = {.function = function, .arg = arg, .units = units, .scratch = (scratch + 127) & ~(size_t)63};
+    if (threads > units)
+        threads = units;
+    if (threads > MOST_THREADS)
+        threads = MOST_THREADS;
+    if (threads < 1)
+        return 0;
+    int mine = threads > 1 && !pthread_mutex_trylock(&turn);
+    if (!mine)
+        threads = 1;
+    if (posix_memalign((void **)&team.memory, 64, team.scratch * (size_t)threads)) {
+        if (mine)
+            pthread_mutex_unlock(&turn);
+        return 1;
+    }
+    if (mine) {
+        pthread_mutex_lock(&lock);
+        if (helpers < threads - 1)
+            enlist(threads - 1);
+        team.seats = (int)threads - 1;
+        current = &team;
+        calls++;
+        pthread_cond_broadcast(&posted);
+        pthread_mutex_unlock(&lock);
+    }
+    labour(&team);
+    if (mine) {
+        pthread_mutex_lock(&lock);
+        current = NULL; /* who has not come by now need not */
+        if (at_work) {
+            pthread_mutex_unlock(&lock);
+            for (int n = 0; n < GLANCES && atomic_load_explicit(&at_work, memory_order_relaxed); n++)
+                glance();
+            pthread_mutex_lock(&lock);
+        }
+        while (at_work)
+            pthread_cond_wait(&finished, &lock);
+        pthread_mutex_unlock(&lock);
+        pthread_mutex_unlock(&turn);
+    }
+    free(team.memory);
+    return 0;
+}
+
+/* ---- the kernels, once for each element type and instruction set ---- */
+
+#define Q0 0.49999993f
+#define Q1 0.1666652f
+#define Q2 0.04166839f
+#define Q3 0.00836875f
+#define Q4 0.00138145f
+
+#ifdef __x86_64__
+#define AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")))
+#define AVX2 __attribute__((target("avx2,fma")))
+#define T float
+#define I int32_t
+#define LANES 16
+#define TILE 12
+#define NAME(x) x##_float_avx512
+#define TARGET AVX512
+#define EXACT 0
+#include "_sequence.h"
+#define T double
+#define I int64_t
+#define LANES 8
+#define TILE 12
+#define NAME(x) x##_double_avx512
+#define TARGET AVX512
+#define EXACT 1
+#include "_sequence.h"
+#define T float
+#define I int32_t
+#define LANES 8
+#define TILE 6
+#define NAME(x) x##_float_avx2
+#define TARGET AVX2
+#define EXACT 0
+#include "_sequence.h"
+#define T double
+#define I int64_t
+#define LANES 4
+#define TILE 6
+#define NAME(x) x##_double_avx2
+#define TARGET AVX2
+#define EXACT 1
+#include "_sequence.h"
+#endif
+
+#ifdef __aarch64__
+#define BASE_TILE 12 /* 32 vector registers */
+#else
+#define BASE_TILE 4
+#endif
+#define T float
+#define I int32_t
+#define LANES 4
+#define TILE BASE_TILE
+#define NAME(x) x##_float_base
+#define TARGET
+#define EXACT 0
+#include "_sequence.h"
+#define T double
+#define I int64_t
+#define LANES 2
+#define TILE BASE_TILE
+#define NAME(x) x##_double_base
+#define TARGET
+#define EXACT 1
+#include "_sequence.h"
+
+static const struct kernels *choose(int64_t wide)
+{
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+        return wide ? &kernels_double_avx512 : &kernels_float_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return wide ? &kernels_double_avx2 : &kernels_float_avx2;
+#endif
+    return wide ? &kernels_double_base : &kernels_float_base;
+}
+
+/* ---- what native.py calls; both return 0, or 1 where memory ran out ---- */
+
+#define EXPORT __attribute__((visibility("default")))
+#define WIDE 8
+
+EXPORT int charrnn_sequence(const struct sequence *s)
+{
+    const struct kernels *k = choose(s->wide);
+    int64_t each = s->rows / (12 * s->threads); /* stretches of 12 rows and more lose little, and leave none waiting for long */
+    int64_t units = s->threads * (each < 1 ? 1 : each > 4 ? 4 : each);
+    units = units < s->rows ? units : s->rows;
+    size_t scratch = (size_t)((s->rows + units - 1) / (units ? units : 1) * WIDE * k->lanes * k->element);
+    return run(s->threads, k->pack_recurrent, s, 2 * s->threads, 0) || run(s->threads, k->walk, s, units, scratch);
+}
+
+EXPORT int charrnn_product(const struct product *given)
+{
+    struct product p = *given;
+    const struct kernels *k = choose(p.wide);
+    if (p.kind == SCATTER) {
+        int64_t units = (p.n + 127) / 128;
+        return run(p.threads, k->scatter, &p, units < 2 * p.threads ? units : 2 * p.threads, 0);
+    }
+    if (p.kind == SOFTMAX)
+        return run(p.threads, k->softmax, &p, p.k * p.n < 1 << 15 ? 1 : 4 * p.threads, 0);
+    if (p.kind == ROWS_TIMES)
+        return run(p.threads, k->pack_right, &p, p.threads, 0) || run(p.threads, k->multiply, &p, (p.m + 95) / 96, 0);
+    int64_t pair = 2 * k->lanes, panels = (p.n + pair - 1) / pair, tiles = (p.m + k->tile - 1) / k->tile;
+    p.column_units = (p.n + 511) / 512;
+    while (p.column_units < 2 * p.threads && p.column_units * 128 < p.n)
+        p.column_units++;
+    p.block = (panels + p.column_units - 1) / p.column_units * pair;
+    p.column_units = (p.n + p.block - 1) / p.block;
+    int64_t strips = (2 * p.threads + p.column_units - 1) / p.column_units;
+    strips = strips < tiles ? strips : tiles;
+    return run(p.threads, k->multiply_tn, &p, p.column_units * strips, (size_t)((BLOCK * (p.block + k->tile) + k->lanes) * k->element));
+}
+
+/* Built as a Python extension only so that pip compiles it: importing it is an error, ctypes opens it. */
+EXPORT void *PyInit__sequence(void) { return NULL; }

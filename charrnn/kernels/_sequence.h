@@ -1,0 +1,643 @@
+/* The kernels of _sequence.c for one element type and one instruction set. Included once for each pair, with
+
+       T        float or double            I        the integer of the same width
+       LANES    elements of a vector       TILE     rows of a register tile
+       NAME(x)  x with the pair's suffix   TARGET   the function attribute that allows the instructions
+       EXACT    1: exp and tanh of libm (double); 0: the polynomials below (float, about 2 units in the last place)
+
+   A matrix on the right of a product is packed: its columns in vectors of LANES (zeros past the end), two vectors to a panel
+   (K, 2, LANES), the last panel alone (K, 1, LANES) if their number is odd. So a panel is read from end to end. */
+
+typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
+typedef I NAME(ivec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define vec NAME(vec)
+#define ivec NAME(ivec)
+#define INLINE static inline __attribute__((always_inline)) TARGET
+#define VECTORS(n) (((n) + LANES - 1) / LANES)
+#define ALIGNED(n) (VECTORS(n) * LANES)
+#define all(s) ((vec){0} + (T)(s))
+#define load(p) (*(const vec *)(p))
+#define store(p, v) (*(vec *)(p) = (v))
+
+/* The first `lanes` elements, the rest zero. */
+INLINE vec NAME(load_some)(const T *p, int64_t lanes)
+{
+    if (lanes >= LANES)
+        return load(p);
+    T copy[LANES] = {0};
+    memcpy(copy, p, (size_t)lanes * sizeof(T));
+    return load(copy);
+}
+
+INLINE void NAME(store_some)(T *p, vec v, int64_t lanes)
+{
+    if (lanes >= LANES)
+        store(p, v);
+    else
+        memcpy(p, &v, (size_t)lanes * sizeof(T));
+}
+
+/* ---- e^x, sigma(x), tanh(x); NaN in, NaN out ---- */
+
+#if EXACT
+INLINE vec NAME(tanh)(vec x)
+{
+    for (int n = 0; n < LANES; n++)
+        x[n] = tanh(x[n]);
+    return x;
+}
+
+INLINE vec NAME(exp)(vec x)
+{
+    for (int n = 0; n < LANES; n++)
+        x[n] = exp(x[n]);
+    return x;
+}
+
+INLINE vec NAME(sigmoid)(vec x)
+{
+    for (int n = 0; n < LANES; n++)
+        x[n] = 1 / (1 + exp(-x[n]));
+    return x;
+}
+#else
+INLINE vec NAME(choose)(ivec mask, vec yes, vec no)
+{
+    return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
+}
+
+INLINE vec NAME(between)(vec x, T low, T high)
+{
+#if LANES == 16 && defined(__x86_64__)
+    return (vec)_mm512_max_ps((__m512)all(low), _mm512_min_ps((__m512)all(high), (__m512)x)); /* these pass NaN on */
+#elif LANES == 8 && defined(__x86_64__)
+    return (vec)_mm256_max_ps((__m256)all(low), _mm256_min_ps((__m256)all(high), (__m256)x));
+#else
+    x = NAME(choose)(x > all(high), all(high), x);
+    return NAME(choose)(x < all(low), all(low), x);
+#endif
+}
+
+/* x = n ln 2 + r with |r| <= ln 2 / 2: gives e^r - 1, and 2^n in `scale`. |x| < 88.
+   The polynomial is the least-maximum-error one of its form 1 + r + r^2 q(r), fitted for charrnn: relative error 3e-9. */
+INLINE vec NAME(reduced)(vec x, vec *scale)
+{
+    const vec round = all(12582912.0f); /* 1.5 * 2^23: its last bit counts ones */
+    vec n = x * all(1.44269504f) + round;
+    ivec power = (ivec)n - (ivec)round;
+    n -= round;
+    vec r = x - n * all(0.693145752f);
+    r -= n * all(1.42860677e-6f);
+    *scale = (vec)((power + 127) << 23);
+    vec q = all(Q4) * r + all(Q3);
+    q = q * r + all(Q2);
+    q = q * r + all(Q1);
+    q = q * r + all(Q0);
+    return q * (r * r) + r;
+}
+
+INLINE vec NAME(exp)(vec x)
+{
+    vec scale, p = NAME(reduced)(NAME(between)(x, -87, 88), &scale);
+    return p * scale + scale;
+}
+
+INLINE vec NAME(sigmoid)(vec x)
+{
+    return all(1) / (all(1) + NAME(exp)(-x));
+}
+
+/* tanh(x) = m / (m + 2) with m = e^2x - 1, which keeps its digits near zero. */
+INLINE vec NAME(tanh)(vec x)
+{
+    x = NAME(between)(x, -9.5f, 9.5f);
+    vec scale, p = NAME(reduced)(x + x, &scale);
+    vec m = p * scale + (scale - all(1));
+    return m / (m + all(2));
+}
+#endif
+
+INLINE vec NAME(activate)(int64_t activation, vec x)
+{
+    if (activation == TANH)
+        return NAME(tanh)(x);
+    if (activation == SIGMOID)
+        return NAME(sigmoid)(x);
+    return (vec)((ivec)x & ~(x < all(0))); /* relu; NaN stays */
+}
+
+INLINE vec NAME(slope)(int64_t activation, vec y)
+{
+    if (activation == TANH)
+        return all(1) - y * y;
+    if (activation == SIGMOID)
+        return y * (all(1) - y);
+    return (vec)((ivec)all(1) & (y > all(0)));
+}
+
+/* ---- products ---- */
+
+/* out (R rows, N vectors) = init + a (R, K) . panel (K, N, LANES). Element (r, k) of a lies at a[r * across + k * along];
+   `init` is read with its own row length (0: the same row for all). Only `lanes` elements of the last vector are touched. */
+INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *init, int64_t ldi, const T *a, int64_t across,
+                       int64_t along, int64_t K, const T *panel, int64_t lanes)
+{
+    vec sum[TILE][2];
+    #pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        if (N == 2)
+            sum[r][0] = load(init + r * ldi);
+        sum[r][N - 1] = NAME(load_some)(init + r * ldi + (N - 1) * LANES, lanes);
+    }
+    for (int64_t k = 0; k < K; k++, panel += N * LANES, a += along) {
+        vec b0 = load(panel), b1 = N == 2 ? load(panel + LANES) : b0;
+        #pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            vec x = all(a[r * across]);
+            sum[r][0] += x * b0;
+            if (N == 2)
+                sum[r][1] += x * b1;
+        }
+    }
+    #pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        if (N == 2)
+            store(out + r * ldo, sum[r][0]);
+        NAME(store_some)(out + r * ldo + (N - 1) * LANES, sum[r][N - 1], lanes);
+    }
+}
+
+#define ARGUMENTS T *out, int64_t ldo, const T *init, int64_t ldi, const T *a, int64_t lda, int64_t K, const T *panel, int64_t lanes
+#define ROWS_CASE(r) case r: NAME(tile)(r, N, out, ldo, init, ldi, a, across, along, K, panel, lanes); break;
+#if TILE == 12
+#define ROWS_CASES ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4) ROWS_CASE(5) ROWS_CASE(6) \
+                   ROWS_CASE(7) ROWS_CASE(8) ROWS_CASE(9) ROWS_CASE(10) ROWS_CASE(11) ROWS_CASE(12)
+#elif TILE == 6
+#define ROWS_CASES ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4) ROWS_CASE(5) ROWS_CASE(6)
+#else
+#define ROWS_CASES ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4)
+#endif
+
+INLINE void NAME(tile_of)(const int N, int64_t rows, T *out, int64_t ldo, const T *init, int64_t ldi, const T *a, int64_t across,
+                          int64_t along, int64_t K, const T *panel, int64_t lanes)
+{
+    switch (rows) { ROWS_CASES }
+}
+
+/* a row by row: (r, k) at a[r * lda + k]. */
+static TARGET void NAME(tile_rows)(int64_t rows, int64_t vectors, ARGUMENTS)
+{
+    if (vectors == 2)
+        NAME(tile_of)(2, rows, out, ldo, init, ldi, a, lda, 1, K, panel, lanes);
+    else
+        NAME(tile_of)(1, rows, out, ldo, init, ldi, a, lda, 1, K, panel, lanes);
+}
+
+/* a packed in tiles of TILE rows, column by column: (r, k) at a[r + k * TILE]. */
+static TARGET void NAME(tile_packed)(int64_t rows, int64_t vectors, ARGUMENTS)
+{
+    (void)lda;
+    if (vectors == 2)
+        NAME(tile_of)(2, rows, out, ldo, init, ldi, a, 1, TILE, K, panel, lanes);
+    else
+        NAME(tile_of)(1, rows, out, ldo, init, ldi, a, 1, TILE, K, panel, lanes);
+}
+
+static const T NAME(zeros)[2 * LANES];
+
+/* out (rows, n) = init + a (rows, K) . the vectors `first`.. of `packed` that hold its n columns; `first` is even.
+   Rows are dealt evenly to tiles; how does not change a result. */
+static TARGET void NAME(rows_by)(T *out, int64_t ldo, const T *init, int64_t ldi, int64_t n, const T *a, int64_t lda, int64_t rows,
+                                 int64_t K, const T *packed, int64_t first)
+{
+    int64_t tiles = (rows + TILE - 1) / TILE;
+    const T *panel = packed + first * LANES * K;
+    for (int64_t column = 0; column < n; column += 2 * LANES, panel += 2 * LANES * K) {
+        int64_t left = n - column, vectors = left > LANES ? 2 : 1, lanes = left - (vectors - 1) * LANES;
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            int64_t row = tile * rows / tiles, end = (tile + 1) * rows / tiles;
+            const T *start = init ? init + row * ldi + column : NAME(zeros);
+            NAME(tile_rows)(end - row, vectors, out + row * ldo + column, ldo, start, init ? ldi : 0, a + row * lda, lda, K,
+                            panel, lanes);
+        }
+    }
+}
+
+/* Packs vectors [from, to) of a matrix (K, columns): element (k, column) at b[k * down + column * right]. Vector v holds the
+   columns of gate v % gates from unit v / gates * LANES on; a gate has `units` columns. `total` vectors in all. */
+static TARGET void NAME(pack)(T *packed, const T *b, int64_t down, int64_t right, int64_t K, int64_t units, int64_t gates,
+                              int64_t total, int64_t from, int64_t to)
+{
+    #define AT(v) (packed + ((v) / 2 * 2 * K + (v) % 2) * LANES)           /* where vector v begins, */
+    #define STEP(v) (((v) == total - 1 && (v) % 2 == 0 ? 1 : 2) * LANES)   /* and from row to row of it */
+    for (int64_t v = from; v < to; v++) {
+        int64_t unit = v / gates * LANES, lanes = units - unit < LANES ? units - unit : LANES;
+        const T *column = b + (v % gates * units + unit) * right;
+        T *out = AT(v);
+        if (right == 1) {
+            for (int64_t k = 0; k < K; k++)
+                store(out + k * STEP(v), NAME(load_some)(column + k * down, lanes));
+            continue;
+        }
+        for (int64_t block = 0; block < K; block += 64) /* lines of b stay in the nearest cache */
+            for (int64_t lane = 0; lane < LANES; lane++)
+                for (int64_t k = block; k < K && k < block + 64; k++)
+                    out[k * STEP(v) + lane] = lane < lanes ? column[k * down + lane * right] : 0;
+    }
+    #undef AT
+    #undef STEP
+}
+
+/* ---- a stretch of rows through the whole sequence ---- */
+
+typedef struct {
+    const struct sequence *s;
+    int64_t from, rows;    /* which rows of the batch */
+    T *scratch;            /* (rows, WIDE * LANES) */
+} NAME(stretch);
+
+#define WIDE 8 /* vectors of a chunk: 8 units' vectors of one gate, or 2 of four */
+#define S(name) ((T *)s->name)
+#define EACH(rows, count) for (int64_t r = 0; r < (rows); r++) for (int64_t u = 0; u < (count); u++)
+
+/* What the input contributes to row b at step t. */
+INLINE const T *NAME(input)(const struct sequence *s, int64_t t, int64_t b, int64_t width)
+{
+    int64_t row = t * s->rows + b;
+    return S(source) + (s->tokens ? s->tokens[row] : row) * width;
+}
+
+static TARGET void NAME(rnn_forward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
+{
+    const int64_t H = s->size, B = s->rows;
+    for (int64_t t = 0; t < s->steps; t++) {
+        const T *h = t ? S(outputs) + (t - 1) * B * H : S(h);
+        T *out = S(outputs) + t * B * H;
+        for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
+            int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, h + from * H, H, rows, H, S(packed), unit / LANES);
+            EACH(rows, VECTORS(n)) {
+                int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
+                vec x = load(scratch + (r * WIDE + u) * LANES) + NAME(load_some)(NAME(input)(s, t, b, H) + j, lanes);
+                NAME(store_some)(out + b * H + j, NAME(activate)(s->activation, x), lanes);
+            }
+        }
+    }
+}
+
+static TARGET void NAME(rnn_backward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
+{
+    const int64_t H = s->size, B = s->rows;
+    for (int64_t t = s->steps - 1; t >= -1; t--)
+        for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
+            int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
+            if (t == s->steps - 1) {
+                EACH(rows, VECTORS(n))
+                    store(scratch + (r * WIDE + u) * LANES,
+                          NAME(load_some)(S(d_h) + (from + r) * H + unit + u * LANES, H - unit - u * LANES));
+            } else
+                NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, S(gates) + ((t + 1) * B + from) * H, H, rows, H, S(packed),
+                              unit / LANES);
+            EACH(rows, VECTORS(n)) {
+                int64_t j = unit + u * LANES, lanes = H - j, at = (t * B + from + r) * H + j;
+                vec dh = load(scratch + (r * WIDE + u) * LANES);
+                if (t < 0) {
+                    NAME(store_some)(S(d_h) + (from + r) * H + j, dh, lanes);
+                    continue;
+                }
+                if (s->d_outputs)
+                    dh += NAME(load_some)(S(d_outputs) + at, lanes);
+                NAME(store_some)(S(gates) + at, dh * NAME(slope)(s->activation, NAME(load_some)(S(outputs) + at, lanes)), lanes);
+            }
+        }
+}
+
+static TARGET void NAME(lstm_forward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
+{
+    const int64_t H = s->size, B = s->rows, some = WIDE / 4;
+    for (int64_t t = 0; t < s->steps; t++) {
+        const T *h = t ? S(outputs) + (t - 1) * B * H : S(h), *c = t ? S(extra) + (t - 1) * s->extra_step : S(c);
+        T *out = S(outputs) + t * B * H, *c_out = S(extra) + t * s->extra_step, *gates = S(gates) + t * s->gates_step;
+        for (int64_t unit = 0; unit < H; unit += some * LANES) {
+            int64_t count = VECTORS(H - unit) < some ? VECTORS(H - unit) : some;
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, count * 4 * LANES, h + from * H, H, rows, H, S(packed), unit / LANES * 4);
+            EACH(rows, count) {
+                int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
+                const T *x = NAME(input)(s, t, b, 4 * H) + j, *product = scratch + (r * WIDE + u * 4) * LANES;
+                T *g = gates + b * 4 * H + j;
+                vec i = NAME(sigmoid)(load(product) + NAME(load_some)(x, lanes));
+                vec f = NAME(sigmoid)(load(product + LANES) + NAME(load_some)(x + H, lanes));
+                vec candidate = NAME(tanh)(load(product + 2 * LANES) + NAME(load_some)(x + 2 * H, lanes));
+                vec o = NAME(sigmoid)(load(product + 3 * LANES) + NAME(load_some)(x + 3 * H, lanes));
+                vec new = f * NAME(load_some)(c + b * H + j, lanes) + i * candidate;
+                NAME(store_some)(g, i, lanes);
+                NAME(store_some)(g + H, f, lanes);
+                NAME(store_some)(g + 2 * H, candidate, lanes);
+                NAME(store_some)(g + 3 * H, o, lanes);
+                NAME(store_some)(c_out + b * H + j, new, lanes);
+                NAME(store_some)(out + b * H + j, o * NAME(tanh)(new), lanes);
+            }
+        }
+    }
+}
+
+static TARGET void NAME(lstm_backward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
+{
+    const int64_t H = s->size, B = s->rows;
+    for (int64_t t = s->steps - 1; t >= -1; t--)
+        for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
+            int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
+            if (t == s->steps - 1) {
+                EACH(rows, VECTORS(n))
+                    store(scratch + (r * WIDE + u) * LANES,
+                          NAME(load_some)(S(d_h) + (from + r) * H + unit + u * LANES, H - unit - u * LANES));
+            } else
+                NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, S(gates) + ((t + 1) * B + from) * 4 * H, 4 * H, rows, 4 * H,
+                              S(packed), unit / LANES);
+            const T *c = t > 0 ? S(extra) + (t - 1) * B * H : S(c);
+            EACH(rows, VECTORS(n)) {
+                int64_t b = from + r, j = unit + u * LANES, lanes = H - j, at = (t * B + b) * H + j;
+                vec dh = load(scratch + (r * WIDE + u) * LANES);
+                if (t < 0) {
+                    NAME(store_some)(S(d_h) + b * H + j, dh, lanes);
+                    continue;
+                }
+                T *g = S(gates) + (t * B + b) * 4 * H + j, *carried = S(d_c) + b * H + j;
+                if (s->d_outputs)
+                    dh += NAME(load_some)(S(d_outputs) + at, lanes);
+                vec i = NAME(load_some)(g, lanes), f = NAME(load_some)(g + H, lanes), candidate = NAME(load_some)(g + 2 * H, lanes);
+                vec o = NAME(load_some)(g + 3 * H, lanes), tanh_c = NAME(tanh)(NAME(load_some)(S(extra) + at, lanes));
+                vec dc = NAME(load_some)(carried, lanes) + dh * o * (all(1) - tanh_c * tanh_c);
+                NAME(store_some)(g, dc * candidate * i * (all(1) - i), lanes);
+                NAME(store_some)(g + H, dc * NAME(load_some)(c + b * H + j, lanes) * f * (all(1) - f), lanes);
+                NAME(store_some)(g + 2 * H, dc * i * (all(1) - candidate * candidate), lanes);
+                NAME(store_some)(g + 3 * H, dh * tanh_c * o * (all(1) - o), lanes);
+                NAME(store_some)(carried, dc * f, lanes);
+            }
+        }
+}
+
+/* gru. Packed: the columns of r and z, then those of the candidate, each from an even vector on (see `pack_recurrent`). */
+static TARGET void NAME(gru_forward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
+{
+    const int64_t H = s->size, B = s->rows, some = WIDE / 2, after = s->reset_after;
+    const T *last = S(packed) + 2 * VECTORS(H) * LANES * H;
+    for (int64_t t = 0; t < s->steps; t++) {
+        const T *h = t ? S(outputs) + (t - 1) * B * H : S(h);
+        T *out = S(outputs) + t * B * H, *extra = S(extra) + t * s->extra_step, *gates = S(gates) + t * s->gates_step;
+        for (int64_t unit = 0; unit < H; unit += some * LANES) {
+            int64_t count = VECTORS(H - unit) < some ? VECTORS(H - unit) : some;
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, count * 2 * LANES, h + from * H, H, rows, H, S(packed), unit / LANES * 2);
+            EACH(rows, count) {
+                int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
+                const T *x = NAME(input)(s, t, b, 3 * H) + j, *product = scratch + (r * WIDE + u * 2) * LANES;
+                T *g = gates + b * 3 * H + j;
+                vec reset = NAME(sigmoid)(load(product) + NAME(load_some)(x, lanes));
+                NAME(store_some)(g + H, NAME(sigmoid)(load(product + LANES) + NAME(load_some)(x + H, lanes)), lanes);
+                NAME(store_some)(g, reset, lanes);
+                if (!after)
+                    NAME(store_some)(extra + b * H + j, reset * NAME(load_some)(h + b * H + j, lanes), lanes);
+            }
+        }
+        for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
+            int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, (after ? h : extra) + from * H, H, rows, H, last, unit / LANES);
+            EACH(rows, VECTORS(n)) {
+                int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
+                T *g = gates + b * 3 * H + j;
+                vec product = load(scratch + (r * WIDE + u) * LANES), z = NAME(load_some)(g + H, lanes);
+                if (after) {
+                    product += NAME(load_some)(S(b_h) + j, lanes);
+                    NAME(store_some)(extra + b * H + j, product, lanes);
+                    product *= NAME(load_some)(g, lanes);
+                }
+                vec candidate = NAME(tanh)(product + NAME(load_some)(NAME(input)(s, t, b, 3 * H) + 2 * H + j, lanes));
+                NAME(store_some)(g + 2 * H, candidate, lanes);
+                NAME(store_some)(out + b * H + j, candidate + z * (NAME(load_some)(h + b * H + j, lanes) - candidate), lanes);
+            }
+        }
+    }
+}
+
+/* d_h carries what reaches H_{t-1} past the products. Packed: the transposes of r's and z's weights (K 2H), then the candidate's. */
+static TARGET void NAME(gru_backward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
+{
+    const int64_t H = s->size, B = s->rows, after = s->reset_after;
+    const T *last = S(packed) + VECTORS(H) * LANES * 2 * H;
+    for (int64_t t = s->steps - 1; t >= -1; t--) {
+        const T *h = t > 0 ? S(outputs) + (t - 1) * B * H : S(h);
+        for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
+            int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
+            T *carried = S(d_h) + from * H + unit;
+            EACH(rows, VECTORS(n))
+                store(scratch + (r * WIDE + u) * LANES, NAME(load_some)(carried + r * H + u * LANES, n - u * LANES));
+            if (t < s->steps - 1) {
+                NAME(rows_by)(scratch, WIDE * LANES, scratch, WIDE * LANES, n, S(gates) + ((t + 1) * B + from) * 3 * H, 3 * H, rows,
+                              2 * H, S(packed), unit / LANES);
+                if (after)
+                    NAME(rows_by)(scratch, WIDE * LANES, scratch, WIDE * LANES, n, S(extra) + ((t + 1) * B + from) * H, H, rows, H,
+                                  last, unit / LANES);
+            }
+            EACH(rows, VECTORS(n)) {
+                int64_t b = from + r, j = unit + u * LANES, lanes = H - j, at = (t * B + b) * H + j;
+                vec dh = load(scratch + (r * WIDE + u) * LANES);
+                if (t < 0) {
+                    NAME(store_some)(carried + r * H + u * LANES, dh, lanes);
+                    continue;
+                }
+                T *g = S(gates) + (t * B + b) * 3 * H + j;
+                if (s->d_outputs)
+                    dh += NAME(load_some)(S(d_outputs) + at, lanes);
+                vec z = NAME(load_some)(g + H, lanes), candidate = NAME(load_some)(g + 2 * H, lanes);
+                vec inner = dh * (all(1) - z) * (all(1) - candidate * candidate);
+                NAME(store_some)(g + H, dh * (NAME(load_some)(h + b * H + j, lanes) - candidate) * z * (all(1) - z), lanes);
+                NAME(store_some)(g + 2 * H, inner, lanes);
+                NAME(store_some)(carried + r * H + u * LANES, dh * z, lanes);
+                if (after) {
+                    vec reset = NAME(load_some)(g, lanes), product = NAME(load_some)(S(extra) + at, lanes);
+                    NAME(store_some)(g, inner * product * reset * (all(1) - reset), lanes);
+                    NAME(store_some)(S(extra) + at, inner * reset, lanes);
+                }
+            }
+        }
+        if (t < 0 || after)
+            continue;
+        for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
+            int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, S(gates) + (t * B + from) * 3 * H + 2 * H, 3 * H, rows, H, last,
+                          unit / LANES);
+            EACH(rows, VECTORS(n)) {
+                int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
+                T *g = S(gates) + (t * B + b) * 3 * H + j, *carried = S(d_h) + b * H + j;
+                vec product = load(scratch + (r * WIDE + u) * LANES), reset = NAME(load_some)(g, lanes);
+                NAME(store_some)(carried, NAME(load_some)(carried, lanes) + product * reset, lanes);
+                NAME(store_some)(g, product * NAME(load_some)(h + b * H + j, lanes) * reset * (all(1) - reset), lanes);
+            }
+        }
+    }
+}
+
+/* ---- units of work, as `run` deals them ---- */
+
+/* The recurrent weights, forward as (H, G.H), backward as their transposes; one unit packs one share of the vectors. */
+static void NAME(pack_recurrent)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct sequence *s = arg;
+    const int64_t H = s->size, G = s->cell == LSTM ? 4 : s->cell == GRU ? 3 : 1, V = VECTORS(H), W = G * H;
+    (void)scratch;
+    T *packed = S(packed);
+    const T *w = S(w_h);
+    #define SHARE(total) (total), (total) * unit / units, (total) * (unit + 1) / units
+    if (s->backward && s->cell == GRU) {
+        NAME(pack)(packed, w, 1, W, 2 * H, H, 1, SHARE(V));
+        NAME(pack)(packed + V * LANES * 2 * H, w + 2 * H, 1, W, H, H, 1, SHARE(V));
+    } else if (s->backward)
+        NAME(pack)(packed, w, 1, W, W, H, 1, SHARE(V));
+    else if (s->cell == GRU) {
+        NAME(pack)(packed, w, W, 1, H, H, 2, SHARE(2 * V));
+        NAME(pack)(packed + 2 * V * LANES * H, w + 2 * H, W, 1, H, H, 1, SHARE(V));
+    } else
+        NAME(pack)(packed, w, W, 1, H, H, G, SHARE(G * V));
+}
+
+static void NAME(walk)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct sequence *s = arg;
+    int64_t from = s->rows * unit / units, rows = s->rows * (unit + 1) / units - from;
+    if (s->cell == RNN)
+        (s->backward ? NAME(rnn_backward) : NAME(rnn_forward))(s, from, rows, scratch);
+    else if (s->cell == GRU)
+        (s->backward ? NAME(gru_backward) : NAME(gru_forward))(s, from, rows, scratch);
+    else
+        (s->backward ? NAME(lstm_backward) : NAME(lstm_forward))(s, from, rows, scratch);
+}
+
+static void NAME(pack_right)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct product *p = arg;
+    int64_t total = VECTORS(p->n);
+    (void)scratch;
+    NAME(pack)(p->packed, p->b, p->b_down, p->b_right, p->k, p->n, 1, SHARE(total));
+}
+
+/* c (m, n) = bias + a (m, k) . packed, for one share of the rows; k in blocks so that a's share and a panel stay near. */
+static TARGET void NAME(multiply)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct product *p = arg;
+    (void)scratch;
+    int64_t from = p->m * unit / units, rows = p->m * (unit + 1) / units - from;
+    NAME(rows_by)((T *)p->c + from * p->ldc, p->ldc, p->bias, 0, p->n, (const T *)p->a + from * p->lda, p->lda, rows, p->k,
+                  p->packed, 0);
+}
+
+/* c (m, n) += a^T (m, k) . b (k, n): one block of c. Scratch: BLOCK rows of b's columns packed, then a tile of a's. */
+static TARGET void NAME(multiply_tn)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct product *p = arg;
+    int64_t column = unit % p->column_units * p->block, strip = unit / p->column_units, strips = units / p->column_units;
+    int64_t n = p->n - column < p->block ? p->n - column : p->block, tiles = (p->m + TILE - 1) / TILE;
+    int64_t first = tiles * strip / strips, end = tiles * (strip + 1) / strips, panels = (n + 2 * LANES - 1) / (2 * LANES);
+    T *right = scratch, *left = right + BLOCK * ALIGNED(p->block);
+    for (int64_t k = 0; k < p->k; k += BLOCK) {
+        int64_t depth = p->k - k < BLOCK ? p->k - k : BLOCK;
+        const T *a = (const T *)p->a + k * p->lda, *b = (const T *)p->b + k * p->b_down + column;
+        int begin = k == 0 && !p->add;
+        NAME(pack)(right, b, p->b_down, 1, depth, n, 1, VECTORS(n), 0, VECTORS(n));
+        for (int64_t tile = first; tile < end; tile++) {
+            int64_t row = tile * TILE, rows = p->m - row < TILE ? p->m - row : TILE;
+            if (row + ALIGNED(TILE) <= p->m) /* whole vectors; what one writes too much, the next overwrites */
+                for (int64_t d = 0; d < depth; d++)
+                    for (int64_t r = 0; r < TILE; r += LANES)
+                        store(left + d * TILE + r, load(a + d * p->lda + row + r));
+            else
+                for (int64_t d = 0; d < depth; d++)
+                    for (int64_t r = 0; r < rows; r++)
+                        left[d * TILE + r] = a[d * p->lda + row + r];
+            for (int64_t panel = 0; panel < panels; panel++) {
+                int64_t j = panel * 2 * LANES, vectors = n - j > LANES ? 2 : 1, lanes = n - j - (vectors - 1) * LANES;
+                T *c = (T *)p->c + row * p->ldc + column + j;
+                NAME(tile_packed)(rows, vectors, c, p->ldc, begin ? NAME(zeros) : c, begin ? 0 : p->ldc, left, 0, depth,
+                                  right + j * depth, lanes);
+            }
+        }
+    }
+}
+
+/* table (.., n) += the rows of grads that each token owns; one block of columns, row after row. */
+static TARGET void NAME(scatter)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct product *p = arg;
+    int64_t blocks = VECTORS(p->n), from = blocks * unit / units * LANES, to = blocks * (unit + 1) / units * LANES;
+    (void)scratch;
+    if (to > p->n)
+        to = p->n;
+    for (int64_t k = 0; k < p->k; k++) {
+        T *out = (T *)p->c + (p->tokens ? p->tokens[k] : 0) * p->n;
+        const T *row = (const T *)p->a + k * p->lda;
+        int64_t j = from;
+        for (; j + LANES <= to; j += LANES)
+            store(out + j, load(out + j) + load(row + j));
+        for (; j < to; j++)
+            out[j] += row[j];
+    }
+}
+
+/* What each row's token costs; its gradient in place of the logits where wanted. */
+static TARGET void NAME(softmax)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct product *p = arg;
+    const int64_t n = p->n, whole = n / LANES * LANES, rest = n - whole;
+    (void)scratch;
+    for (int64_t k = p->k * unit / units; k < p->k * (unit + 1) / units; k++) {
+        T *row = (T *)p->c + k * p->ldc, top = row[0], tail[LANES], sum = 0;
+        const T own = row[p->tokens[k]];
+        for (int64_t j = 0; j < n; j++)
+            top = row[j] > top ? row[j] : top;
+        for (int64_t j = 0; j < LANES; j++)
+            tail[j] = j < rest ? row[whole + j] : -(T)INFINITY;
+        vec total = all(0), end = NAME(exp)(load(tail) - all(top));
+        for (int64_t j = 0; j < whole; j += LANES) {
+            vec e = NAME(exp)(load(row + j) - all(top));
+            if (p->add)
+                store(row + j, e);
+            total += e;
+        }
+        total += end;
+        for (int64_t j = 0; j < LANES; j++)
+            sum += total[j];
+        ((double *)p->a)[k] = log((double)sum) + (double)top - (double)own;
+        if (!p->add)
+            continue;
+        for (int64_t j = 0; j < whole; j += LANES)
+            store(row + j, load(row + j) * all(1 / sum));
+        NAME(store_some)(row + whole, end * all(1 / sum), rest);
+        row[p->tokens[k]] -= 1;
+    }
+}
+
+static const struct kernels NAME(kernels) = {
+    NAME(pack_recurrent), NAME(walk), NAME(pack_right), NAME(multiply), NAME(multiply_tn), NAME(scatter), NAME(softmax), LANES, TILE, sizeof(T),
+};
+
+#undef vec
+#undef ivec
+#undef INLINE
+#undef VECTORS
+#undef ALIGNED
+#undef all
+#undef load
+#undef store
+#undef ARGUMENTS
+#undef ROWS_CASE
+#undef ROWS_CASES
+#undef WIDE
+#undef S
+#undef EACH
+#undef SHARE
+#undef T
+#undef I
+#undef LANES
+#undef TILE
+#undef NAME
+#undef TARGET
+#undef EXACT

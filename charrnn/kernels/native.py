@@ -1,0 +1,148 @@
+"""_sequence.c through ctypes: the same functions as `rowwise`, whose head tells the buffers. Importing it fails where it was not built."""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from charrnn.kernels.buffers import Lease
+from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
+
+ROWS_TIMES, TRANSPOSED_TIMES, SCATTER, SOFTMAX = range(4)
+WIDEST = 16  # elements of the widest vector: packed matrices are padded to it
+
+
+class SequenceCall(ctypes.Structure):
+    """struct sequence"""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("wide", "cell", "activation", "reset_after", "backward", "threads", "steps", "rows",
+                                                    "size", "gates_step", "extra_step")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("tokens", "source", "w_h", "b_h", "h", "c", "outputs", "gates", "extra", "d_outputs",
+                                                      "d_h", "d_c", "packed")]
+
+
+class ProductCall(ctypes.Structure):
+    """struct product"""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("wide", "kind", "threads", "m", "n", "k", "lda", "ldc", "b_down", "b_right", "add",
+                                                    "block", "column_units")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("tokens", "a", "b", "c", "bias", "packed")]
+
+
+def _open() -> ctypes.CDLL:
+    here = Path(__file__).parent
+    for suffix in EXTENSION_SUFFIXES:
+        path = here / f"_sequence{suffix}"
+        if path.exists():
+            library = ctypes.CDLL(str(path))
+            library.charrnn_sequence.argtypes = [ctypes.POINTER(SequenceCall)]
+            library.charrnn_product.argtypes = [ctypes.POINTER(ProductCall)]
+            return library
+    raise ImportError(f"{here} holds no compiled _sequence")
+
+
+_library = _open()
+
+
+def _pointer(part: Tensor | None) -> int | None:
+    return None if part is None else part.data_ptr()
+
+
+def _padded(columns: int) -> int:
+    return -(-columns // WIDEST) * WIDEST
+
+
+def _multiply(kind: int, sizes: tuple[int, int, int], a: Tensor, b: Tensor | None, out: Tensor, *, strides: tuple[int, int] = (0, 0),
+              bias: Tensor | None = None, tokens: Tensor | None = None, add: bool = False) -> Tensor:
+    m, n, k = sizes
+    lease = Lease()
+    packed = lease.tensor(out.dtype, k * _padded(n)) if kind == ROWS_TIMES else None
+    call = ProductCall(out.dtype == torch.float64, kind, torch.get_num_threads(), m, n, k, a.stride(0), out.stride(0), *strides, add, 0, 0,
+                       _pointer(tokens), a.data_ptr(), _pointer(b), out.data_ptr(), _pointer(bias), _pointer(packed))
+    failed = _library.charrnn_product(call)
+    lease.end()
+    if failed:
+        raise MemoryError("kernels: no memory for a product's scratch")
+    return out
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
+    """a (M, K) @ b (K, N) + bias (N)."""
+    sizes = (a.shape[0], b.shape[1], b.shape[0])
+    out = a.new_empty(sizes[:2]) if out is None else out
+    return _multiply(ROWS_TIMES, sizes, a, b, out, strides=(b.stride(0), b.stride(1)), bias=bias)
+
+
+def product_nt(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """a (M, K) @ b (N, K)ᵀ."""
+    return product(a, b.t(), out=out)
+
+
+def product_tn(pairs: list[tuple[Tensor, Tensor]], *, add_to: Tensor | None = None) -> Tensor:
+    """Σ aᵀ (K, M) @ b (K, N) over the pairs (a, b): a weight's gradient. `add_to` gets it added, in place."""
+    sizes = (pairs[0][0].shape[1], pairs[0][1].shape[1])
+    out = pairs[0][0].new_empty(sizes) if add_to is None else add_to
+    for n, (a, b) in enumerate(pairs):
+        _multiply(TRANSPOSED_TIMES, (*sizes, a.shape[0]), a, b, out, strides=(b.stride(0), b.stride(1)), add=n > 0 or add_to is not None)
+    return out
+
+
+def scatter(rows: int, tokens: Tensor, grads: Tensor) -> Tensor:
+    """(rows, N): the sum of the rows of `grads` (T·B, N) that each id of `tokens` (T·B) owns."""
+    out = grads.new_zeros(rows, grads.shape[1])
+    return _multiply(SCATTER, (rows, grads.shape[1], grads.shape[0]), grads, None, out, tokens=tokens)
+
+
+def column_sum(grads: Tensor) -> Tensor:
+    """(N): the sum over the rows of (M, N)."""
+    out = grads.new_zeros(1, grads.shape[1])
+    return _multiply(SCATTER, (1, grads.shape[1], grads.shape[0]), grads, None, out)[0]
+
+
+def softmax_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
+    """What each target (N) costs in nats, (N) float64; `gradient` leaves its slope in place of the logits (N, V)."""
+    nats = torch.empty(len(logits), dtype=torch.float64)
+    _multiply(SOFTMAX, (0, logits.shape[1], logits.shape[0]), nats, None, logits, tokens=targets, add=gradient)
+    return nats
+
+
+def _walk(form: Form, backward: bool, w_h: Tensor, outputs: Tensor, steps: tuple[int, int], *parts: Tensor | None) -> None:
+    lease = Lease()
+    size, width = w_h.shape
+    packed = lease.tensor(w_h.dtype, width * _padded(size))
+    tokens, source, b_h, h, c, gates, extra, d_outputs, d_h, d_c = map(_pointer, parts)
+    call = SequenceCall(w_h.dtype == torch.float64, CELLS.index(form.cell), ACTIVATIONS.index(form.activation), form.reset == "after",
+                        backward, torch.get_num_threads(), outputs.shape[0], outputs.shape[1], size, *steps, tokens, source,
+                        w_h.data_ptr(), b_h, h, c, outputs.data_ptr(), gates, extra, d_outputs, d_h, d_c, packed.data_ptr())
+    failed = _library.charrnn_sequence(call)
+    lease.end()
+    if failed:
+        raise MemoryError("kernels: no memory for a sequence's scratch")
+
+
+def forward(form: Form, source: Tensor, tokens: Tensor | None, w_h: Tensor, b_h: Tensor | None, state: tuple[Tensor, ...],
+            outputs: Tensor, gates: Tensor | None, extra: Tensor | None) -> tuple[Tensor, ...]:
+    """Fills outputs, and gates and extra where given; returns the final state. `source` may be `gates` itself."""
+    steps = [0 if part is None else part.stride(0) for part in (gates, extra)]
+    if form.cell != "rnn":  # what only backward would need has one step's worth of memory
+        gates = w_h.new_empty(outputs.shape[1], w_h.shape[1]) if gates is None else gates
+        extra = torch.empty_like(state[0]) if extra is None else extra
+    c = state[1] if form.cell == "lstm" else None
+    _walk(form, False, w_h, outputs, (steps[0], steps[1]), tokens, source, b_h, state[0], c, gates, extra, None, None, None)
+    if form.cell != "lstm":
+        return (outputs[-1].clone(),)
+    assert extra is not None
+    return outputs[-1].clone(), extra[-1].clone() if steps[1] else extra
+
+
+def backward(form: Form, gates: Tensor, extra: Tensor | None, w_h: Tensor, state: tuple[Tensor, ...], outputs: Tensor,
+             d_outputs: Tensor | None, d_final: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    """Turns gates (and extra of a gru that resets after) into gradients; returns those of the initial state."""
+    d_state = [torch.zeros_like(state[0]) if part is None else part.clone(memory_format=torch.contiguous_format) for part in d_final]
+    d_c, c = (d_state[1], state[1]) if form.cell == "lstm" else (None, None)
+    _walk(form, True, w_h, outputs, (0, 0), None, None, None, state[0], c, gates, extra, d_outputs, d_state[0], d_c)
+    return tuple(d_state)

@@ -1,0 +1,69 @@
+"""The output layer with its loss, and a linear map: the products around the recurrent layers, by the same kernels."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from charrnn.kernels.buffers import Lease
+
+CHUNK = 1 << 22  # elements of logits held at a time: 16 MB in float32
+Gradients = tuple[Any, ...]
+
+
+class Linear(torch.autograd.Function):
+    """forward(work, x (M, K), w (K, N), b (N) or None) -> x @ w + b"""
+
+    @staticmethod
+    def forward(ctx: Any, work: ModuleType, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        ctx.work = work
+        ctx.save_for_backward(x, w)
+        result: Tensor = work.product(x, w, b)
+        return result
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        x, w = ctx.saved_tensors
+        grad, needs = grad.contiguous(), ctx.needs_input_grad
+        return (None, ctx.work.product_nt(grad, w) if needs[1] else None, ctx.work.product_tn([(x, grad)]) if needs[2] else None,
+                ctx.work.column_sum(grad) if needs[3] else None)
+
+
+class OutputLoss(torch.autograd.Function):
+    """forward(work, gradient, hidden (N, H), w (H, V), b (V), targets (N)) -> summed nats, float64.
+
+    The gradients are made chunk by chunk along with the loss, while the chunk's probabilities are at hand: (N, V) is never held.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, work: ModuleType, gradient: bool, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor:
+        rows, total = max(1, min(len(hidden), CHUNK // w.shape[1])), 0.0
+        d_hidden, d_w, d_b = (torch.empty_like(hidden), torch.zeros_like(w), torch.zeros_like(b)) if gradient else (None, None, None)
+        lease = Lease()
+        chunk = lease.tensor(w.dtype, rows, w.shape[1])
+        for begin in range(0, len(hidden), rows):
+            h, target = hidden[begin : begin + rows], targets[begin : begin + rows]
+            logits = work.product(h, w, b, out=chunk[: len(h)])
+            total += float(work.softmax_(logits, target, gradient=gradient).sum())
+            if d_hidden is not None and d_w is not None and d_b is not None:
+                work.product_nt(logits, w, out=d_hidden[begin : begin + rows])
+                work.product_tn([(h, logits)], add_to=d_w)
+                d_b += work.column_sum(logits)
+        lease.end()
+        ctx.grads = (d_hidden, d_w, d_b)
+        return torch.tensor(total, dtype=torch.float64)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        if ctx.grads is None:
+            raise RuntimeError("this loss's backward ran already: its gradients were handed on. Run forward again, or sum the losses.")
+        grads, ctx.grads, scale = ctx.grads, None, float(grad)
+        for part in grads:
+            part.mul_(scale)
+        return None, None, *grads, None
