@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from charrnn.checkpoint import Run
 from charrnn.corpus import Fingerprint
 from charrnn.errors import DataError
-from charrnn.loss import summed_nats
+from charrnn.kernels import summed_nats
 from charrnn.metrics import Score
 from charrnn.model import Model, State
 from charrnn.text import Text

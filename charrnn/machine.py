@@ -47,10 +47,14 @@ def device(name: str) -> torch.device:
     return found
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_threads(threads: int | None) -> int:
-    """Set the number of threads, by default one a core that this process may use; returns it."""
+    """Set the number of threads, by default one a core; returns it."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or cores)
+    torch.set_num_threads(threads or cores())
     return torch.get_num_threads()

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from charrnn.cells import GATES, STATES
 from charrnn.config import ModelConfig
-from charrnn.kernels import cudnn, recur
+from charrnn.kernels import cudnn, linear, recur
 
 State = tuple[tuple[Tensor, ...], ...]  # for each layer what cells.STATES counts, each (B, H)
 
@@ -49,7 +49,7 @@ class Layer(nn.Module):
         if self.w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
             return self.by_cudnn(x, state, tokens=tokens)
         if tokens is not None:
-            x, w_x, b_x = self.w_x + self.b if x is None else torch.addmm(self.b, x, self.w_x), None, None  # a row: a token's share
+            x, w_x, b_x = self.w_x + self.b if x is None else linear(x, self.w_x, self.b), None, None  # a row: a token's share
         else:
             w_x, b_x = self.w_x, self.b
         assert x is not None

@@ -51,6 +51,11 @@ def most_steps(tokens: int, rows: int, window: int) -> int:
     return max(25 * (tokens // rows) // window, 300)
 
 
+def threads(model: ModelConfig, rows: int, window: int, cores: int) -> int:
+    """Every core, but one for a step so small that waking a second costs more than it saves."""
+    return cores if 6 * model.parameters() * rows * window > 50e6 else 1
+
+
 def dropout(epochs: float) -> float:
     """None while the text is new; a tenth more each time that it is read twice as often."""
     return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1, 0.0), 0.5), 3)
@@ -67,6 +72,7 @@ class Plan(Config):
     matrix_lr: float = setting(5e-2, "", above=0)
     dropout: float = setting(0.0, "", low=0, high=0.95)
     evaluate_every: int = setting(1, "", low=1)
+    threads: int = setting(1, "", low=1)
 
 
 def shape(config: TrainingConfig, tokens: int, vocabulary: int) -> ModelConfig:
@@ -84,7 +90,7 @@ def rows_and_window(config: TrainingConfig, tokens: int) -> tuple[int, int]:
 
 
 def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int = 1, held_out: bool = True, seconds_per_step: float = 0.0,
-         seconds_per_evaluation: float = 0.0, spent: float = 0.0) -> Plan:
+         seconds_per_evaluation: float = 0.0, spent: float = 0.0, threads: int = 1) -> Plan:
     """The plan for a training part of so many tokens, of which `scored` more are evaluated now and then; the speeds and the seconds
     spent so far matter only where time is what is given.
 
@@ -105,4 +111,4 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
         dropout=config.dropout if config.dropout is not None else dropout(steps / per_epoch) if held_out else 0.0,
-        evaluate_every=-(-steps // evaluations))
+        evaluate_every=-(-steps // evaluations), threads=threads)

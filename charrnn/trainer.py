@@ -16,12 +16,11 @@ from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus, Part, Store
 from charrnn.errors import TrainingError
 from charrnn.evaluation import score
-from charrnn.loss import summed_nats
+from charrnn.kernels import summed_nats
 from charrnn.metrics import Score
 from charrnn.model import Model, State, detached
 from charrnn.recipe import Plan
 from charrnn.tokenizer import Tokenizer
-
 
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
 

@@ -33,10 +33,12 @@ SAVE_EVERY = 2.0  # seconds between two saves, at least
 PROBE = 1.5  # seconds that measuring the speed may take
 
 
-def measure(trainer: Trainer) -> tuple[float, float]:
-    """Seconds that a step and a whole validation take here; `trainer` is used up."""
+def measure(trainer: Trainer, threads: int, limit: float) -> tuple[int, float, float]:
+    """`threads`, and the seconds that a step and an evaluation take with so many of them; `trainer` is used up. Another busy process
+    on the machine can make one thread the faster way."""
+    machine.use_threads(threads)
     times: list[float] = []
-    end = time.monotonic() + PROBE
+    end = time.monotonic() + limit
     while len(times) < 4 or (time.monotonic() < end and len(times) < 200):
         began = time.perf_counter()
         trainer.step()
@@ -45,7 +47,7 @@ def measure(trainer: Trainer) -> tuple[float, float]:
     part = min(tokens.count, 1 << 15)
     began = time.perf_counter()
     score(trainer.model, Held(tokens.read(0, part)))
-    return statistics.median(times[2:]), (time.perf_counter() - began) * tokens.count / part
+    return threads, statistics.median(times[2:]), (time.perf_counter() - began) * tokens.count / part
 
 
 def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = False, init_from: Run | None = None,
@@ -58,7 +60,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     """
     began = time.monotonic()
     notes = list(corpus.notes)
-    threads, where = machine.use_threads(config.threads), machine.device(config.device)
+    where = machine.device(config.device)
     if resume:
         trainer = resumed(corpus, config, run, where)
     else:
@@ -72,7 +74,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     earlier = progress.seconds
     shown = sampled = time.monotonic()
     tokens, paid, busy = 0, 0.0, 0.0  # since the last step event
-    yield session.start(threads, tuple(notes))
+    yield session.start(machine.use_threads(config.threads or plan.threads), tuple(notes))
     while not progress.done:
         before = time.monotonic()
         nats, count = trainer.step()
@@ -106,12 +108,16 @@ def fresh(corpus: Corpus, config: TrainingConfig, init_from: Run | None, where: 
     """A trainer at step 0, its plan made (and measured, where time is what is given)."""
     tokens = corpus.training.tokens
     model = recipe.shape(config, tokens, corpus.tokenizer.size)
+    cores = config.threads or machine.cores()
     known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out}
-    budget, plan = recipe.budget(config), recipe.plan(config, model, tokens, seconds_per_step=1.0, **known)
+    threads = config.threads or recipe.threads(model, *recipe.rows_and_window(config, tokens), cores)
+    budget, plan = recipe.budget(config), recipe.plan(config, model, tokens, seconds_per_step=1.0, threads=threads, **known)
     if budget is not None:
-        per_step, per_evaluation = measure(Trainer(corpus, config, model, plan, where))
+        choices = {threads} if config.threads else {cores, 1}
+        threads, per_step, per_evaluation = min((measure(Trainer(corpus, config, model, plan, where), count, PROBE / len(choices))
+                                                 for count in sorted(choices)), key=lambda found: found[1])
         plan = recipe.plan(config, model, tokens, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation,
-                           spent=time.monotonic() - began, **known)
+                           spent=time.monotonic() - began, threads=threads, **known)
         notes.append(f"measured {1000 * per_step:.3g} ms a step here: {plan.steps:,} steps"
                      + (" are enough for a text of this size" if plan.steps * per_step < 0.8 * budget else
                         f" take {config.time or '3m'}"))
