@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import bench, ours, plain, sides, whole
+from benchmarks.about import others
 from benchmarks.results import Row
 from benchmarks.same import copy, difference, pair, smallest
 from benchmarks.shapes import QUICK, TRAIN, Settings, Shape
@@ -157,6 +158,13 @@ def test_the_quick_run_is_a_part_of_the_whole_one():
     full = Settings()
     assert set(QUICK.train) < set(full.train) and set(QUICK.busy) < set(full.busy) and set(QUICK.sample) < set(full.sample)
     assert {shape.cell for shape in QUICK.train} == set(CELLS)
+
+
+def test_a_machine_that_is_not_quiet_is_noticed():
+    quiet = others(0.3)
+    with sides.busy(), sides.busy():
+        assert others(0.3) > 0.5
+    assert quiet >= 0
 
 
 def test_drawn_text_is_always_the_same_and_as_long_as_asked():
