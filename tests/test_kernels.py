@@ -56,6 +56,8 @@ class Case:
         self.source = {"table": leaf(vocabulary, width), "ready": leaf(steps, rows, width), "inputs": leaf(steps, rows, inputs)}[way]
         self.w_h = leaf(size, width, scale=size**-0.5) if cell != "mlp" else None
         self.b_h = leaf(size) if cell == "gru" and reset == "after" else None
+        self.w_x: Tensor | None
+        self.b_x: Tensor | None
         self.w_x, self.b_x = (leaf(inputs, width, scale=inputs**-0.5), leaf(width)) if way == "inputs" else (None, None)
         self.state = tuple(leaf(rows, size) for _ in range(cells.STATES[cell]))
         self.tokens = torch.randint(vocabulary, (steps, rows), generator=generator) if way == "table" else None
@@ -109,6 +111,24 @@ def test_every_size(form: tuple[str, str, str], way: str, rows: int, steps: int,
         assert_close(case.results(), case.results(plain.recur), 1e-12)
 
 
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lesser_processors(level: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same from the code paths for processors without AVX-512, and without AVX2."""
+    native = use("c", monkeypatch)
+    native._library.charrnn_limit(level)
+    try:
+        for form in FORMS:
+            for way in WAYS:
+                found = Case(*form, way, dtype=dtype, rows=9, size=21).results()
+                exact = Case(*form, way, dtype=dtype, rows=9, size=21)
+                for part in (*exact.leaves, *exact.mix):
+                    part.data = part.data.double()
+                assert_close([value.double() for value in found], exact.results(plain.recur), 1e-12 if dtype == torch.float64 else 5e-6)
+    finally:
+        native._library.charrnn_limit(2)
+
+
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
 def test_slopes_are_numeric_slopes(work: str, form: tuple[str, str, str]) -> None:
     case = Case(*form, "inputs", rows=2, steps=3, size=5)
@@ -141,7 +161,7 @@ def test_whole_is_its_pieces(work: str, form: tuple[str, str, str]) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
-@pytest.mark.parametrize("rows", [1, 2, 29])
+@pytest.mark.parametrize("rows", [1, 2, 101])
 def test_threads_change_nothing(work: str, form: tuple[str, str, str], rows: int) -> None:
     """Bit for bit with the compiled kernel; PyTorch's own products may be summed in another order."""
     before, results = torch.get_num_threads(), []
@@ -213,9 +233,9 @@ def test_buffers_come_back(work: str) -> None:
         gc.collect()
         assert {buffer.data_ptr() for buffer in buffers.POOL._free[torch.float64]} == kept
     loss = case.call()[0].sum()
-    loss.backward(retain_graph=True)
+    torch.autograd.backward(loss, retain_graph=True)
     with pytest.raises(RuntimeError, match="backward ran already"):
-        loss.backward()
+        torch.autograd.backward(loss)
 
 
 def test_not_a_number_is_seen(work: str) -> None:
@@ -317,6 +337,13 @@ def test_multiply(rows: int, inner: int, columns: int, left: bool, right: bool, 
     with pytest.MonkeyPatch.context() as patch:
         use(name, patch)
         torch.testing.assert_close(kernels.multiply(a, b), a @ b, atol=1e-4, rtol=1e-4)
+
+
+def test_multiply_in_blocks(work: str) -> None:
+    """Longer and wider than what is packed at a time."""
+    a, b = torch.randn(900, 70, dtype=torch.float64), torch.randn(900, 1100, dtype=torch.float64)
+    assert_close([kernels.multiply(a.t(), b)], [a.t() @ b], 1e-12)
+    assert_close([kernels.multiply(b.t(), a), kernels.multiply(a.t().contiguous(), b)], [b.t() @ a, a.t() @ b], 1e-12)
 
 
 def test_a_forked_process_has_kernels_too() -> None:

@@ -71,8 +71,9 @@ def recur(cell: str, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, sta
         tokens = tokens.contiguous()
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(source):
             raise IndexError(f"tokens reach from {int(tokens.min())} to {int(tokens.max())}, the table has {len(source)} rows")
-    ready = [None if part is None else part.contiguous() for part in (w_x, b_x, w_h, b_h)]
-    return sequence.run(form, _work(), source.contiguous(), tokens, *ready, tuple(part.contiguous() for part in state))
+    w_x, b_x, b_h = (None if part is None else part.contiguous() for part in (w_x, b_x, b_h))
+    return sequence.run(form, _work(), source.contiguous(), tokens, w_x, b_x, w_h.contiguous(), b_h,
+                        tuple(part.contiguous() for part in state))
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:

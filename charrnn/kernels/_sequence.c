@@ -36,7 +36,7 @@
 enum { RNN, GRU, LSTM };
 enum { TANH, RELU, SIGMOID };
 enum { ROWS_TIMES, TRANSPOSED_TIMES, SCATTER, SOFTMAX };
-enum { BLOCK = 384, MOST_THREADS = 256 }; /* BLOCK: rows of the right side that multiply_tn packs at a time */
+enum { BLOCK = 384, AHEAD = 6, MOST_THREADS = 256 }; /* BLOCK: rows that multiply_tn packs at a time */
 
 struct sequence {
     int64_t wide, cell, activation, reset_after, backward, threads, steps, rows, size, gates_step, extra_step;
@@ -264,20 +264,22 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
 #define EXACT 1
 #include "_sequence.h"
 
+static int ceiling = 2;
+
 static const struct kernels *choose(int64_t wide)
 {
 #ifdef __x86_64__
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
+    if (ceiling >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
         && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
         return wide ? &kernels_double_avx512 : &kernels_float_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (ceiling >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return wide ? &kernels_double_avx2 : &kernels_float_avx2;
 #endif
     return wide ? &kernels_double_base : &kernels_float_base;
 }
 
-/* ---- what native.py calls; both return 0, or 1 where memory ran out ---- */
+/* ---- what native.py calls; the first two return 0, or 1 where memory ran out ---- */
 
 #define EXPORT __attribute__((visibility("default")))
 #define WIDE 8
@@ -285,7 +287,7 @@ static const struct kernels *choose(int64_t wide)
 EXPORT int charrnn_sequence(const struct sequence *s)
 {
     const struct kernels *k = choose(s->wide);
-    int64_t each = s->rows / (12 * s->threads); /* stretches of 12 rows and more lose little, and leave none waiting for long */
+    int64_t each = s->rows / (24 * s->threads); /* stretches of 24 rows and more lose little, and leave none waiting for long */
     int64_t units = s->threads * (each < 1 ? 1 : each > 4 ? 4 : each);
     units = units < s->rows ? units : s->rows;
     size_t scratch = (size_t)((s->rows + units - 1) / (units ? units : 1) * WIDE * k->lanes * k->element);
@@ -296,6 +298,8 @@ EXPORT int charrnn_product(const struct product *given)
 {
     struct product p = *given;
     const struct kernels *k = choose(p.wide);
+    if (p.m * p.n * p.k < 1 << 20)
+        p.threads = 1; /* waking a helper would take longer */
     if (p.kind == SCATTER) {
         int64_t units = (p.n + 127) / 128;
         return run(p.threads, k->scatter, &p, units < 2 * p.threads ? units : 2 * p.threads, 0);
@@ -314,6 +318,9 @@ EXPORT int charrnn_product(const struct product *given)
     strips = strips < tiles ? strips : tiles;
     return run(p.threads, k->multiply_tn, &p, p.column_units * strips, (size_t)((BLOCK * (p.block + k->tile) + k->lanes) * k->element));
 }
+
+/* For tests: the widest instructions to use, 2 AVX-512, 1 AVX2, 0 what every machine of the kind has. */
+EXPORT void charrnn_limit(int level) { ceiling = level; }
 
 /* Built as a Python extension only so that pip compiles it: importing it is an error, ctypes opens it. */
 EXPORT void *PyInit__sequence(void) { return NULL; }

@@ -37,6 +37,11 @@ INLINE void NAME(store_some)(T *p, vec v, int64_t lanes)
         memcpy(p, &v, (size_t)lanes * sizeof(T));
 }
 
+INLINE vec NAME(choose)(ivec mask, vec yes, vec no)
+{
+    return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
+}
+
 /* ---- e^x, sigma(x), tanh(x); NaN in, NaN out ---- */
 
 #if EXACT
@@ -61,11 +66,6 @@ INLINE vec NAME(sigmoid)(vec x)
     return x;
 }
 #else
-INLINE vec NAME(choose)(ivec mask, vec yes, vec no)
-{
-    return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
-}
-
 INLINE vec NAME(between)(vec x, T low, T high)
 {
 #if LANES == 16 && defined(__x86_64__)
@@ -575,8 +575,10 @@ static TARGET void NAME(scatter)(const void *arg, int64_t unit, int64_t units, v
         T *out = (T *)p->c + (p->tokens ? p->tokens[k] : 0) * p->n;
         const T *row = (const T *)p->a + k * p->lda;
         int64_t j = from;
-        for (; j + LANES <= to; j += LANES)
+        for (; j + LANES <= to; j += LANES) {
+            __builtin_prefetch(row + AHEAD * p->lda + j);
             store(out + j, load(out + j) + load(row + j));
+        }
         for (; j < to; j++)
             out[j] += row[j];
     }
@@ -591,10 +593,13 @@ static TARGET void NAME(softmax)(const void *arg, int64_t unit, int64_t units, v
     for (int64_t k = p->k * unit / units; k < p->k * (unit + 1) / units; k++) {
         T *row = (T *)p->c + k * p->ldc, top = row[0], tail[LANES], sum = 0;
         const T own = row[p->tokens[k]];
-        for (int64_t j = 0; j < n; j++)
-            top = row[j] > top ? row[j] : top;
         for (int64_t j = 0; j < LANES; j++)
             tail[j] = j < rest ? row[whole + j] : -(T)INFINITY;
+        vec tops = load(tail);
+        for (int64_t j = 0; j < whole; j += LANES)
+            tops = NAME(choose)(load(row + j) > tops, load(row + j), tops);
+        for (int64_t j = 0; j < LANES; j++)
+            top = tops[j] > top ? tops[j] : top;
         vec total = all(0), end = NAME(exp)(load(tail) - all(top));
         for (int64_t j = 0; j < whole; j += LANES) {
             vec e = NAME(exp)(load(row + j) - all(top));

@@ -26,7 +26,7 @@ class Linear(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         x, w = ctx.saved_tensors
         grad, needs = grad.contiguous(), ctx.needs_input_grad
@@ -59,7 +59,7 @@ class OutputLoss(torch.autograd.Function):
         return torch.tensor(total, dtype=torch.float64)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         if ctx.grads is None:
             raise RuntimeError("this loss's backward ran already: its gradients were handed on. Run forward again, or sum the losses.")

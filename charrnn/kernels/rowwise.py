@@ -95,14 +95,14 @@ def forward(form: Form, source: Tensor, tokens: Tensor | None, w_h: Tensor, b_h:
             activate_(form, torch.addmm(g, h, w_h, out=out))
         elif form.cell == "lstm":
             g.addmm_(h, w_h)
-            i, f, candidate, o = g.split(size, 1)
+            i, f, candidate, o = torch.split(g, size, 1)
             g[:, : 2 * size].sigmoid_()
             candidate.tanh_()
             o.sigmoid_()
             c = torch.mul(f, c, out=e).addcmul_(i, candidate)
             torch.tanh(c, out=out).mul_(o)
         else:
-            r, z, candidate = g.split(size, 1)
+            r, z, candidate = torch.split(g, size, 1)
             rz = g[:, : 2 * size]
             rz.addmm_(h, w_h[:, : 2 * size]).sigmoid_()
             if form.reset == "before":
@@ -134,7 +134,7 @@ def backward(form: Form, gates: Tensor, extra: Tensor | None, w_h: Tensor, state
             continue
         assert extra is not None
         if form.cell == "lstm":
-            i, f, candidate, o = g.split(size, 1)
+            i, f, candidate, o = torch.split(g, size, 1)
             tanh_c = extra[t].tanh()
             dc.add_(dh * o * (1 - tanh_c * tanh_c))
             d_i = dc * candidate * i * (1 - i)
@@ -147,7 +147,7 @@ def backward(form: Form, gates: Tensor, extra: Tensor | None, w_h: Tensor, state
             candidate.copy_(d_candidate)
             torch.mm(g, w_t, out=dh)
             continue
-        r, z, candidate = g.split(size, 1)
+        r, z, candidate = torch.split(g, size, 1)
         rz = g[:, : 2 * size]
         d_z = dh * (h_prev - candidate) * z * (1 - z)
         d_candidate = dh * (1 - z) * (1 - candidate * candidate)

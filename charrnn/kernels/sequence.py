@@ -67,7 +67,7 @@ class Sequence(torch.autograd.Function):
         return outputs, *final
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor | None, *d_final: Tensor | None) -> Gradients:
         outputs, tokens, inputs, w_x, w_h, _, *state = ctx.saved_tensors
         form, work, lease, gates, extra = ctx.form, ctx.work, ctx.lease, ctx.gates, ctx.extra
