@@ -11,7 +11,7 @@ from charrnn.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-SPIN = "20000"  # turns that an idle OpenMP thread waits in a loop: keeps the quiet speed, and most of it beside a busy process
+SPIN = "1000"  # turns that an idle OpenMP thread waits in a loop: few, as little here waits, and a busy process wants the core
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h, in bytes
 ALLOCATOR = {-1: 2**31 - 1, -2: 64 << 20, -3: 1 << 30}
 
