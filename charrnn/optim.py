@@ -17,13 +17,12 @@ BETAS, EPSILON = (0.9, 0.99), 1e-8
 QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 3
 
 
-def schedule(step: int, steps: int, *, warmup: float = 0.1, floor: float = 0.02) -> float:
-    """The share of the peak rate at a step: linear warm-up, then a cosine down to `floor` (Loshchilov and Hutter 2017)."""
-    rising = max(1.0, warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    way = (step - rising) / max(1.0, steps - rising)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(way, 1.0)))
+def schedule(way: float, *, warmup: float = 0.1, floor: float = 0.02) -> float:
+    """The share of the peak rate after a share `way` of the run: linear warm-up, then a cosine down to `floor` (Loshchilov and Hutter
+    2017)."""
+    if way < warmup:
+        return way / warmup
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((way - warmup) / (1 - warmup), 1.0)))
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:

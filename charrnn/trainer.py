@@ -40,6 +40,7 @@ class Progress:
     """Where a run stands, in numbers; all of it goes into resume.safetensors."""
 
     step: int = 0
+    plans: list[tuple[int, float, int]] = field(default_factory=list)  # at this step, so far along, it was planned to end at that step
     seconds: float = 0.0
     nats: float = 0.0  # since the last evaluation
     tokens: int = 0
@@ -47,6 +48,21 @@ class Progress:
     waited: int = 0  # evaluations since the best one
     done: str = ""
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, training, validation) in nats per character
+
+    @property
+    def steps(self) -> int:
+        """The step at which the run ends, as last planned."""
+        return self.plans[-1][2]
+
+    def way(self) -> float:
+        """How far along the run is in the middle of the next step, from 0 to 1; a new plan changes the pace, never the place."""
+        at, way, steps = self.plans[-1]
+        return way + (1 - way) * (self.step + 0.5 - at) / (steps - at)
+
+    def plan_again(self, steps: int) -> None:
+        """End at `steps` instead."""
+        at, way, before = self.plans[-1]
+        self.plans.append((self.step, way + (1 - way) * (self.step - at) / (before - at), steps))
 
 
 class Trainer:
@@ -60,7 +76,7 @@ class Trainer:
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed)
         self.state: State = self.model.zero_state(plan.batch)
         self.scored = first(corpus.validation, SCORED, corpus.tokenizer)
-        self.progress = Progress()
+        self.progress = Progress(plans=[(0, 0.0, plan.steps)])
         self.learning_rate = self.gradient_norm = 0.0
 
     def update(self, window: Window) -> float:
@@ -76,7 +92,7 @@ class Trainer:
         if not math.isfinite(nats + self.gradient_norm):
             raise TrainingError(f"training diverged at step {self.progress.step}: the loss is no longer a number; "
                                 f"try --lr {self.plan.lr / 3:.2g}, below the {self.plan.lr:.2g} used here")
-        share = optim.schedule(self.progress.step, self.plan.steps)
+        share = optim.schedule(self.progress.way())
         self.learning_rate = share * self.plan.lr
         self.optimizer.step(share)
         self.state = detached(state)

@@ -83,13 +83,16 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
         paid += nats * count
         busy += now - before
         progress.seconds = earlier + now - began
-        last = progress.step == plan.steps
+        last = progress.step == progress.steps
         due = last or progress.step % plan.evaluate_every == 0
         if due or now - shown >= SHOW_EVERY or progress.step == 1:
             yield session.stepped(tokens, paid, busy)
             shown, tokens, paid, busy = now, 0, 0.0, 0.0
         if due:
             yield session.evaluated()
+            if not last:
+                session.keep_time(earlier - began)
+            progress.seconds = earlier + time.monotonic() - began
             if last or (progress.waited >= PATIENCE and corpus.held_out):
                 progress.done = "finished" if last else "stopped early"
         ending = bool(progress.done) or stop()
@@ -120,7 +123,7 @@ def fresh(corpus: Corpus, config: TrainingConfig, init_from: Run | None, where: 
                            spent=time.monotonic() - began, threads=threads, **known)
         notes.append(f"measured {1000 * per_step:.3g} ms a step here: {plan.steps:,} steps"
                      + (" are enough for a text of this size" if plan.steps * per_step < 0.8 * budget else
-                        f" take {config.time or '3m'}"))
+                        f" are planned for {config.time or '3m'}; planned again if the pace changes"))
     trainer = Trainer(corpus, config, model, plan, where)
     if init_from is not None:
         notes.extend(copy_weights(trainer.model, corpus.tokenizer, init_from))
@@ -141,7 +144,8 @@ def resumed(corpus: Corpus, config: TrainingConfig, run: Path, where: torch.devi
         if dataclasses.replace(config, device=recorded.device, threads=recorded.threads) != recorded:
             raise UsageError("--resume: the settings are not those of the run")
         trainer = Trainer(corpus, recorded, ModelConfig.from_json(about["model"]), Plan.from_json(about["plan"]), where)
-        trainer.progress = Progress(**{**about["progress"], "curve": [tuple(point) for point in about["progress"]["curve"]]})
+        lists = {name: [tuple(item) for item in about["progress"][name]] for name in ("plans", "curve")}
+        trainer.progress = Progress(**{**about["progress"], **lists})
         trainer.restore(tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -157,6 +161,8 @@ class Session:
         self.trainer, self.run, self.corpus = trainer, run, trainer.corpus
         self.best: Run | None = None  # better than the model on disk
         self.saved = -math.inf
+        self.budget = recipe.budget(trainer.config)
+        self.paced = (trainer.progress.step, time.monotonic())  # the step and moment from which on the pace is measured
         part = self.corpus.training
         self.tokens_per_character = part.tokens / part.characters
 
@@ -166,12 +172,12 @@ class Session:
             step=trainer.progress.step, run=str(self.run), text=corpus.name, level=corpus.tokenizer.level,
             vocabulary=corpus.tokenizer.size, cell=model.cell, layers=model.layers, hidden=model.hidden, embedding=model.embedding,
             parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=trainer.scored.tokens,
-            steps=plan.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=threads,
+            steps=trainer.progress.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=threads,
             seconds=trainer.progress.seconds, notes=notes, curve=tuple(trainer.progress.curve))
 
     def stepped(self, tokens: int, nats: float, seconds: float) -> Step:
         """A step event for the last `tokens`, which cost `nats` and took `seconds`."""
-        trainer, step, steps = self.trainer, self.trainer.progress.step, self.trainer.plan.steps
+        trainer, step, steps = self.trainer, self.trainer.progress.step, self.trainer.progress.steps
         speed = tokens / max(seconds, 1e-9)
         per_step = trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
         return Step(
@@ -197,6 +203,25 @@ class Session:
             progress.best = {"step": progress.step, **figures, "validation_nats_per_token": result.nats_per_token}
             self.best = self.snapshot()
         return Evaluation(step=progress.step, best=better, seconds=progress.seconds, validation_perplexity=result.perplexity, **figures)
+
+    def keep_time(self, offset: float) -> None:
+        """Where time is what was given: plan the rest of the run again if the machine's pace has changed, so that it ends in time.
+        Called after an evaluation; the run's seconds are time.monotonic() + offset."""
+        progress, now = self.trainer.progress, time.monotonic()
+        evaluating = now + offset - progress.seconds
+        (step, since), self.paced = self.paced, (progress.step, now)
+        if self.budget is None:
+            return
+        per_step = (now - since - evaluating) / (progress.step - step)
+        every, left = self.trainer.plan.evaluate_every, progress.steps - progress.step
+        per_step += evaluating / every  # each stretch of steps brings its evaluation
+        expected = now + offset + left * per_step
+        if abs(expected - self.budget) > 0.02 * self.budget:
+            steps = progress.step + max(1, int((self.budget - now - offset) / per_step))
+            most = recipe.most_steps(self.corpus.training.tokens, self.trainer.plan.batch, self.trainer.plan.window)
+            steps = min(steps, max(most, self.trainer.plan.steps))
+            if steps != progress.steps:
+                progress.plan_again(steps)
 
     def snapshot(self) -> Run:
         """The model as it is now, as a run."""

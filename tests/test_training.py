@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import checkpoint, recipe
+from charrnn import checkpoint, recipe, training
 from charrnn.checkpoint import load
 from charrnn.config import TrainingConfig
 from charrnn.corpus import prepare
@@ -209,3 +209,38 @@ def test_any_text_trains(text, level, tmp_path):
     *_, end = train(corpus_of(path, config), config, tmp_path / "run")
     assert end.reason == "finished" and math.isfinite(end.validation_nats_per_character)
     assert evaluate(load(tmp_path / "run"), open_text([path]))["characters"] == len(text.removeprefix("\ufeff"))
+
+
+def test_the_time_given_is_kept_when_the_machine_changes_its_pace(tmp_path, monkeypatch):
+    """A clock of our own: each step takes 10 ms, then from one moment on 30 ms; an evaluation takes 50."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(chr(97 + i * i % 23) for i in range(60_000)), encoding="utf-8")
+    config = TrainingConfig(time="60s", hidden=4, threads=1, batch=2, window=2)
+    corpus = corpus_of(path, config)
+    now, slow = [0.0], [False]
+    step, validate = Trainer.step, Trainer.validate
+
+    def stepped(self):
+        now[0] += 0.03 if slow[0] else 0.01
+        return step(self)
+
+    def validated(self):
+        now[0] += 0.05
+        return validate(self)
+
+    monkeypatch.setattr(Trainer, "step", stepped)
+    monkeypatch.setattr(Trainer, "validate", validated)
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training, "measure", lambda trainer, threads, limit: (1, 0.01, 0.05))
+    ends = []
+    for turn in (10**9, 15.0):
+        now[0], slow[0] = 0.0, False
+        plans = []
+        for event in train(corpus, config, tmp_path / f"run{turn}"):
+            slow[0] = now[0] > turn
+            if isinstance(event, Step):
+                plans.append(event.steps)
+        ends.append(event)
+        assert event.reason == "finished" and event.seconds == pytest.approx(60, rel=0.05)
+        assert (len(set(plans)) > 1) == (turn < 100)
+    assert ends[1].steps < 0.6 * ends[0].steps
