@@ -15,7 +15,7 @@ install: $(INSTALLED)  ## make .venv and install charrnn into it
 
 $(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard charrnn/kernels/*.c charrnn/kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
 	touch $@
 
 demo: $(INSTALLED)  ## learn "hello", then a book; sample and measure
