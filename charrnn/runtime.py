@@ -1,8 +1,9 @@
-"""A trained model in NumPy: one step for one or many rows, without torch."""
+"""A trained model in NumPy, without torch: `Runtime` steps any number of rows by the equations, `Stream` one row as fast as it goes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,3 +44,90 @@ class Runtime:
             output = after[0]
             new.append(after if cells.STATES[config.cell] else ())
         return output @ w["output.w"] + w["output.b"], tuple(new)
+
+
+class Stream:
+    """One row. Weights lie transposed, which a product with a vector reads fastest; what enters a σ is halved beforehand, as
+    σ(x) = ½ tanh(x/2) + ½, so that one tanh serves all gates of a step; the state is overwritten in place."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        config, w, H = runtime.config, runtime.weights, runtime.config.hidden
+        self.runtime, self.config, dtype = runtime, config, runtime.table.dtype
+        self.plain = config.cell == "mlp" or (config.cell == "rnn" and config.activation != "tanh")
+        self.state = runtime.zero_state(1)
+        if self.plain:
+            return
+        half = np.repeat(np.array({"lstm": [0.5, 0.5, 1, 0.5], "gru": [0.5, 0.5, 1], "rnn": [1]}[config.cell], dtype), H)
+        self.table = runtime.table * half
+        self.h = np.zeros((config.layers, H), dtype)
+        self.c = np.zeros((config.layers, H), dtype)
+        self.gates = np.empty(len(half), dtype)
+        self.spare = np.empty(len(half), dtype)
+        self.inner = np.empty(H, dtype)
+        layers = range(config.layers)
+        self.w_x = [np.ascontiguousarray((w[f"layers.{layer}.w_x"] * half).T) if layer else self.table for layer in layers]
+        self.b = [w[f"layers.{layer}.b"] * half for layer in layers]
+        self.w_h = [np.ascontiguousarray((w[f"layers.{layer}.w_h"] * half).T) for layer in layers]
+        self.b_h = [w.get(f"layers.{layer}.b_h", self.inner) for layer in layers]
+        self.out, self.out_b = np.ascontiguousarray(w["output.w"].T), w["output.b"]
+
+    def feed(self, token: int) -> Floats:
+        """Read a token; logits (V) of the next one."""
+        if self.plain:
+            several, self.state = self.runtime.step(np.array([token]), self.state)
+            return cast(Floats, several[0])
+        step = {"lstm": self._lstm, "gru": self._gru, "rnn": self._rnn}[self.config.cell]
+        x = self.table[token]
+        for layer in range(self.config.layers):
+            if layer:
+                x = np.dot(self.w_x[layer], self.h[layer - 1], out=self.spare)
+                x += self.b[layer]
+            step(layer, x)
+        logits: Floats = self.out @ self.h[-1]
+        logits += self.out_b
+        return logits
+
+    def _rnn(self, layer: int, x: Floats) -> None:
+        np.dot(self.w_h[layer], self.h[layer], out=self.gates)
+        np.add(self.gates, x, out=self.gates)
+        np.tanh(self.gates, out=self.h[layer])
+
+    def _lstm(self, layer: int, x: Floats) -> None:
+        size, gates, inner, c = self.config.hidden, self.gates, self.inner, self.c[layer]
+        np.dot(self.w_h[layer], self.h[layer], out=gates)
+        gates += x
+        np.tanh(gates, out=gates)
+        candidate, o = gates[2 * size : 3 * size], gates[3 * size :]
+        i_f = gates[: 2 * size]
+        i_f *= 0.5
+        i_f += 0.5
+        o *= 0.5
+        o += 0.5
+        c *= gates[size : 2 * size]
+        np.multiply(gates[:size], candidate, out=inner)
+        c += inner
+        np.tanh(c, out=inner)
+        np.multiply(o, inner, out=self.h[layer])
+
+    def _gru(self, layer: int, x: Floats) -> None:
+        size, h, inner = self.config.hidden, self.h[layer], self.inner
+        w_h, b_h = self.w_h[layer], self.b_h[layer]
+        after = self.config.gru_reset == "after"
+        gates = self.gates if after else self.gates[: 2 * size]
+        np.dot(w_h if after else w_h[: 2 * size], h, out=gates)
+        rz = self.gates[: 2 * size]
+        rz += x[: 2 * size]
+        np.tanh(rz, out=rz)
+        rz *= 0.5
+        rz += 0.5
+        r, z = rz[:size], rz[size:]
+        if after:
+            np.add(self.gates[2 * size :], b_h, out=inner)
+            inner *= r
+        else:
+            np.dot(w_h[2 * size :], r * h, out=inner)
+        inner += x[2 * size :]
+        np.tanh(inner, out=inner)
+        h -= inner  # z h + (1 − z) h̃ = h̃ + z (h − h̃)
+        h *= z
+        h += inner

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.config import SamplingConfig
-from charrnn.runtime import Runtime
+from charrnn.runtime import Runtime, Stream
 
 if TYPE_CHECKING:
     from charrnn.checkpoint import Run
@@ -128,20 +128,59 @@ class Writer:
         return {"tokens": self.tokens, "nats": self.nats, "stopped": self.stopped, "seed": self.seed}
 
 
+class Rows:
+    """A model and the states of several samples: begun together, then stepped side by side."""
+
+    def __init__(self, run: Run, rows: int) -> None:
+        self.runtime, self.rows = Runtime(run.config, run.weights), rows
+        self.state = self.runtime.zero_state(1)
+
+    def begin(self, tokens: Sequence[int]) -> Array:
+        """Read the same tokens in every row; logits (B, V) of the next ones."""
+        for token in tokens:
+            logits, self.state = self.runtime.step(np.array([token]), self.state)
+        self.state = tuple(tuple(part.repeat(self.rows, axis=0) for part in layer) for layer in self.state)
+        return logits.repeat(self.rows, axis=0)
+
+    def step(self, tokens: Array) -> Array:
+        """Read a token (B) in each row; logits (B, V)."""
+        logits, self.state = self.runtime.step(tokens, self.state)
+        return logits
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows alone."""
+        self.state = tuple(tuple(part[rows] for part in layer) for layer in self.state)
+
+
+class Single:
+    """The same for one sample, faster."""
+
+    def __init__(self, run: Run) -> None:
+        self.stream = Stream(Runtime(run.config, run.weights))
+
+    def begin(self, tokens: Sequence[int]) -> Array:
+        for token in tokens:
+            logits = self.stream.feed(token)
+        return logits[None]
+
+    def step(self, tokens: Array) -> Array:
+        return self.stream.feed(tokens[0])[None]
+
+    def keep(self, rows: list[int]) -> None:
+        """There is one row to keep."""
+
+
 def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Iterator[Piece]:
     """Draw `config.count` samples side by side; yields their pieces as they come, never half a character.
 
     Sample i is drawn with seed + i, whatever the others do. `prompt` (by default the configuration's) is not repeated in the pieces.
     The nats are those of the model itself for what was drawn, before temperature, penalty and filters.
     """
-    runtime, tokenizer, rows = Runtime(run.config, run.weights), run.tokenizer, config.count
+    tokenizer, rows = run.tokenizer, config.count
     seed = secrets.randbits(32) if config.seed is None else config.seed
     told = tokenizer.model_ids(tokenizer.encode(config.prompt if prompt is None else prompt))
-    state = runtime.zero_state(1)
-    for token in (tokenizer.start, *told.tolist()):
-        logits, state = runtime.step(np.array([token]), state)
-    state = tuple(tuple(part.repeat(rows, axis=0) for part in layer) for layer in state)
-    logits = logits.repeat(rows, axis=0)
+    model: Single | Rows = Single(run) if rows == 1 else Rows(run, rows)
+    logits = model.begin([tokenizer.start, *told.tolist()])
     recent = np.tile(told[-RECENT:], (rows, 1))
     live = [(row, Writer(tokenizer, config.stop, seed + row)) for row in range(rows)]
     for _ in range(config.length):
@@ -166,10 +205,10 @@ def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Ite
         if config.stop and any(writer.stopped is not None for _, writer in live):
             going = [place for place, (_, writer) in enumerate(live) if writer.stopped is None]
             live, drawn, recent = [live[place] for place in going], drawn[going], recent[going]
-            state = tuple(tuple(part[going] for part in layer) for layer in state)
             if not live:
                 return
-        logits, state = runtime.step(drawn, state)
+            model.keep(going)
+        logits = model.step(drawn)
     for row, writer in live:
         text = writer.finish()
         yield Piece(row, text, writer.end())

@@ -8,7 +8,7 @@ from charrnn import cells
 from charrnn.config import ModelConfig
 from charrnn.kernels import cudnn
 from charrnn.model import Layer, Model
-from charrnn.runtime import Runtime
+from charrnn.runtime import Runtime, Stream
 
 SHAPES = [
     ModelConfig(cell="lstm", layers=2, hidden=7, embedding=3, vocabulary=11),
@@ -46,6 +46,14 @@ def test_numpy_steps_equal_torch_sequences(model):
     for mine, theirs in zip(here, state, strict=True):
         for a, b in zip(mine, theirs, strict=True):
             np.testing.assert_allclose(a, b.detach().numpy(), atol=1e-12)
+
+
+def test_a_stream_steps_as_the_equations_do(model):
+    runtime = Runtime(model.config, {name: value.detach().numpy() for name, value in model.named_parameters()})
+    stream, state = Stream(runtime), runtime.zero_state(1)
+    for token in tokens(model.config).flatten().tolist():
+        logits, state = runtime.step(np.array([token]), state)
+        np.testing.assert_allclose(stream.feed(token), logits[0], atol=1e-12)
 
 
 def test_whole_equals_pieces(model):
@@ -107,7 +115,10 @@ def test_dropout_keeps_one_mask_for_all_steps_of_a_row():
     torch.testing.assert_close(hidden[~dropped], kept[~dropped] / 0.6)
 
 
-@pytest.mark.parametrize("config", [c for c in SHAPES if cudnn.serves(c.cell, c.activation, c.gru_reset)], ids=lambda c: f"{c.cell}-{c.embedding}")
+ON_GPU = [config for config in SHAPES if cudnn.serves(config.cell, config.activation, config.gru_reset)]
+
+
+@pytest.mark.parametrize("config", ON_GPU, ids=lambda c: f"{c.cell}-{c.embedding}")
 def test_the_path_of_the_gpu_computes_the_same(config, monkeypatch):
     """torch's own layers, which are cuDNN's on a GPU, run here on the CPU: outputs, state and gradients."""
     model, ids = Model(config, torch.Generator().manual_seed(5)).double(), tokens(config)

@@ -1,5 +1,7 @@
 """The rules that choose what the user left open, at their corners."""
 
+import itertools
+
 import pytest
 
 from charrnn import recipe
@@ -69,7 +71,7 @@ def test_a_new_plan_changes_the_pace_and_never_the_place():
             assert progress.way() == pytest.approx(before, abs=0.006)
         ways.append(progress.way())
     assert progress.steps == 160
-    assert ways == sorted(ways) and max(b - a for a, b in zip(ways, ways[1:])) < 0.0101
+    assert ways == sorted(ways) and max(b - a for a, b in itertools.pairwise(ways)) < 0.0101
     assert ways[-1] == pytest.approx(1, abs=0.005)
 
 

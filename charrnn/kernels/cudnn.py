@@ -21,8 +21,8 @@ def layer(cell: str, x: Tensor, w_x: Tensor, b: Tensor, w_h: Tensor, b_h: Tensor
     options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)  # biases, layers, dropout, training, bidirectional, batch first
     states = tuple(part.unsqueeze(0).contiguous() for part in state)
     if cell == "lstm":
-        outputs, h, c = torch._VF.lstm(x, states, weights, *options)  # type: ignore[attr-defined]
+        outputs, h, c = torch._VF.lstm(x, states, weights, *options)
         return outputs, (h[0], c[0])
-    run = torch._VF.gru if cell == "gru" else torch._VF.rnn_tanh if activation == "tanh" else torch._VF.rnn_relu  # type: ignore[attr-defined]
+    run = torch._VF.gru if cell == "gru" else torch._VF.rnn_tanh if activation == "tanh" else torch._VF.rnn_relu
     outputs, h = run(x, states[0], weights, *options)
     return outputs, (h[0],)
