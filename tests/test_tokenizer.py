@@ -291,3 +291,8 @@ def test_a_real_text_at_every_level() -> None:
         assert np.array_equal(np.concatenate(list(known.encode_pieces(cut(text, 3, most=20_000)))), ids)
         lengths.append(len(ids))
     assert lengths == sorted(lengths, reverse=True)
+
+
+@given(st.text(alphabet=st.one_of(st.sampled_from("ab_1 '’\u200d\u0323\u0302ệ\n.\ue000"), st.characters(exclude_categories=["Cs"])), max_size=60))
+def test_the_fast_patterns_split_as_the_full_one_does(text):
+    assert word.split(text) == word.patterns()[2].findall(text)
