@@ -20,7 +20,7 @@ def budget(config: TrainingConfig) -> float | None:
 
 def hidden(tokens: int, time: float) -> int:
     """Wider with more time, as a model pays for its size in tokens read; not so wide that it learns a small text by heart."""
-    by_time = 288 * (time / DEFAULT_SECONDS) ** 0.3
+    by_time = 384 * (time / DEFAULT_SECONDS) ** 0.35
     by_text = 0.7 * math.sqrt(tokens)
     return int(max(64, min(1024, 32 * round(min(by_time, by_text) / 32))))
 

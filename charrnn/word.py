@@ -44,9 +44,9 @@ def patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     runs = itertools.groupby(enumerate(marks), lambda place: place[1] - place[0])  # as ranges they match far faster
     spans = [[code for _, code in run] for _, run in runs]
     marked = "".join(f"{chr(span[0])}-{chr(span[-1])}" for span in spans)
-    word = lambda inner: rf"{inner}{{1,100}}(?:['’\u200c\u200d]{inner}{{1,100}}){{0,8}}|."
-    return (re.compile(r"\w{1,100}(?:'\w{1,100}){0,8}|.", re.DOTALL | re.ASCII), re.compile(word(r"\w"), re.DOTALL),
-            re.compile(word(rf"[\w{marked}]"), re.DOTALL))
+    ascii_only, unmarked, full = (rf"{inner}{{1,100}}(?:['’\u200c\u200d]{inner}{{1,100}}){{0,8}}|."
+                                  for inner in (r"\w", r"\w", rf"[\w{marked}]"))
+    return re.compile(ascii_only, re.DOTALL | re.ASCII), re.compile(unmarked, re.DOTALL), re.compile(full, re.DOTALL)
 
 
 @functools.cache
