@@ -39,7 +39,7 @@ def trainer(shape: Shape, reset: str = "after", *, own: bool = False, clip: floa
         path.write_text("".join(ours.SYMBOLS[n] for n in ours.tokens(shape, 6 * shape.rows * shape.window)))
         corpus = prepare(open_text([path]), level="char", cache=None)
     plan = Plan(steps=10**6, batch=shape.rows, window=shape.window, lr=plain.LR, matrix_lr=plain.LR, evaluate_every=1)
-    config = TrainingConfig(cell=shape.cell, gru_reset=reset, clip=clip)
+    config = TrainingConfig(cell=shape.cell, gru_reset=reset if shape.cell == "gru" else "before", clip=clip)
     made = Trainer(corpus, config, ours.config(shape, reset), plan, torch.device("cpu"))
     if not own:
         made.optimizer = AdamW(made.model)

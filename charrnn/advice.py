@@ -21,10 +21,10 @@ def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: 
                          "order. Try a lower --lr, or look at the text.")
     if not held_out:
         return "memory", "these figures are of the training text itself: they show memory, not skill."
-    if done == "stopped early" or training < best - 0.25 or last > best + 0.02:
+    early = curve[max(0, len(curve) - 1 - max(1, len(curve) // 5))]
+    if done == "stopped early" or last > best + 0.02 or (training < best - 0.25 and early[2] - last < 0.01):
         return "overfits", (f"training loss {training:.2f} is far below validation {best:.2f}: the model learns the text by heart "
                             "(overfitting). More text helps most; else less --hidden or more --dropout.")
-    early = curve[max(0, len(curve) - 1 - max(1, len(curve) // 5))]
     if early[2] - last > 0.01 and early[1] - training > 0.005:
         return "unfinished", "both losses are still falling: train longer, such as with twice the --time, or --hidden larger along with it."
     return "", ""

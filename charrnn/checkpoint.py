@@ -116,7 +116,7 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model as it lies on disk. `weights` are named and shaped as `config.shapes()`."""
+    """A trained model as it lies on disk, in a folder or a file at `path`; `weights` are named and shaped as `config.shapes()`."""
 
     path: Path
     config: ModelConfig
@@ -175,7 +175,7 @@ def load(run: str | Path) -> Run:
             raise CheckpointError("its token counts do not fit its vocabulary")
         if not re.fullmatch(r"\d{1,20}", about["fingerprint_below"]) or tensors["fingerprint"].dtype != np.uint64:
             raise CheckpointError("its fingerprint is not valid")
-        return Run(path.parent, config, TrainingConfig.from_json(about["training"]), tokenizer,
+        return Run(Path(run), config, TrainingConfig.from_json(about["training"]), tokenizer,
                    {name: tensors[f"weights.{name}"] for name in config.shapes()}, unigram,
                    (tensors["fingerprint"], int(about["fingerprint_below"])), dict(about["text"]), dict(about["metrics"]))
     except CheckpointError as error:
@@ -196,8 +196,3 @@ def check_tensors(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], prefi
         if math.prod(shape) and not np.isfinite(tensor).all():
             raise CheckpointError(f"{name} holds a value that is not finite")
 
-
-def append_line(path: Path, event: Mapping[str, Any]) -> None:
-    """Add one event to a run's metrics. StorageError."""
-    with storage(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(event, ensure_ascii=False) + "\n")

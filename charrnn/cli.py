@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect as inspect_module
 import json as jsons
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO
@@ -38,14 +41,33 @@ def charrnn_command(version: Annotated[bool, typer.Option("--version", callback=
     """Train a recurrent language model on any text, sample from it, measure it."""
 
 
+class BrokenPipe(Exception):
+    """Nobody reads our output any more. (Typer would make a plain BrokenPipeError its own.)"""
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a command of the application."""
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except BrokenPipeError:
+            raise BrokenPipe from None
+
+    called.__signature__ = inspect_module.signature(function, eval_str=True)  # type: ignore[attr-defined]
+    return app.command()(called)
+
+
 class Interrupt:
     """Ctrl-C and SIGTERM. Before `armed`, and a second time, they end the process at once; else they only set `signal`."""
 
     def __init__(self) -> None:
         self.signal = 0
         self.armed = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.heard)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self.heard)
 
     def heard(self, number: int, frame: FrameType | None) -> None:
         if not self.armed or self.signal:
@@ -62,7 +84,7 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-@app.command()
+@command
 @from_fields(TrainingConfig)
 def train(texts: Texts, *,
           out: Annotated[str | None, typer.Option(help="The run's folder. Default: checkpoints/NAME, after the text.", metavar="FOLDER",
@@ -86,15 +108,23 @@ def train(texts: Texts, *,
     _before_torch()
     from charrnn.training import train as events
 
+    reading = True
     with screen.training_view(json=json, texts=texts) as show:
-        for event in events(corpus, config, run, resume=resume, init_from=other, stop=lambda: interrupt.signal != 0):
+        stop = lambda: interrupt.signal != 0 or not reading
+        for event in events(corpus, config, run, resume=resume, init_from=other, stop=stop):
             interrupt.armed = True
-            show(event)
+            try:
+                if reading:
+                    show(event)
+            except BrokenPipeError:
+                reading = False  # whoever read it has gone: save, and end
+    if not reading:
+        raise BrokenPipeError
     if interrupt.signal:
         raise typer.Exit(128 + interrupt.signal)
 
 
-@app.command()
+@command
 @from_fields(SamplingConfig)
 def sample(run: RunArgument, *, json: Json = False, given: dict[str, Any]) -> None:
     """Write text with a trained model."""
@@ -175,7 +205,7 @@ def known(prompt: str, tokenizer: Any) -> str:
     return prompt
 
 
-@app.command()
+@command
 def evaluate(run: RunArgument, texts: Texts, *,
              encoding: Annotated[str, typer.Option(help="How the text's bytes are to be read.", metavar="NAME")] = "utf-8",
              errors: Annotated[str, typer.Option(help="strict or replace: bytes that are not in that encoding.",
@@ -209,7 +239,7 @@ def evaluate(run: RunArgument, texts: Texts, *,
         screen.evaluation_table(figures)
 
 
-@app.command()
+@command
 def inspect(run: RunArgument, *, json: Json = False) -> None:
     """Show what is in a run: configuration, parameters, vocabulary, text, curve, figures, sizes on disk."""
     from charrnn import checkpoint, screen
@@ -222,7 +252,7 @@ def inspect(run: RunArgument, *, json: Json = False) -> None:
         screen.inspect_view(found)
 
 
-@app.command()
+@command
 def fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", show_default=False, help="Which text; none lists them.")] = None,
           *, to: Annotated[str, typer.Option(help="The folder to put it in.", metavar="FOLDER")] = "data",
           mirror: Annotated[str | None, typer.Option(help="A folder to look in first.", metavar="FOLDER",
@@ -258,8 +288,10 @@ def main() -> NoReturn:
 
     code: int
     try:
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed before the start
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for the life of the process)
+            getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
     except typer.TyperException as error:
@@ -268,9 +300,14 @@ def main() -> NoReturn:
     except CharRNNError as error:
         screen.error_line(str(error))
         code = error.exit_code
-    except BrokenPipeError:
+    except BrokenPipe:
         _quiet_pipe()
         code = 0
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        screen.error_line("there is not enough memory for this: try a smaller --hidden, --batch, --window or --count")
+        code = UsageError.exit_code
     except KeyboardInterrupt as error:
         number = getattr(error, "number", signal.SIGINT)
         screen.error_line("stopped; nothing was left to save")

@@ -171,8 +171,18 @@ class TrainingConfig(Config):
             raise UsageError("--time, --steps and --epochs exclude each other: give one")
         if self.time is not None:
             seconds(self.time)
+        if self.activation != "tanh" and self.cell not in ("rnn", "mlp"):
+            raise UsageError(f"--activation {self.activation} is for rnn and mlp; the equations of {self.cell} leave no choice")
+        if self.gru_reset != "before" and self.cell != "gru":
+            raise UsageError(f"--gru-reset {self.gru_reset} is for gru, not for {self.cell}")
         if self.vocab_size is not None and self.level in ("char", "byte"):
             raise UsageError(f"--vocab-size is for subword and word level; at {self.level} level the text decides")
+
+    def options(self) -> tuple[str, ...]:
+        """What is not at its default, as options of the command line; but for time, steps and epochs."""
+        default = TrainingConfig()
+        return tuple(word for name, value in self.as_json().items() if name not in ("time", "steps", "epochs")
+                     and value != getattr(default, name) for word in (option_name(name), str(value)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ class Event:
 class Start(Event):
     """Before the first step: what is trained on what. `seconds` counts from the start of the run, over all its sessions.
 
-    `curve`: (step, training, validation) in nats per character of each evaluation so far, where a run is resumed.
+    `options`: those of the command line that are not at their default, but for the length of the training. `curve`: (step, training,
+    validation) in nats per character of each evaluation so far, where a run is resumed.
     """
 
     event: ClassVar[str] = "start"
@@ -45,6 +46,7 @@ class Start(Event):
     threads: int
     seconds: float
     notes: tuple[str, ...]
+    options: tuple[str, ...] = ()
     curve: tuple[tuple[int, float, float], ...] = ()
 
 

@@ -15,7 +15,8 @@ def describe(run: Run) -> dict[str, Any]:
     tokenizer = run.tokenizer
     best = {key: value for key, value in run.metrics.items() if key not in ("curve", "plan")}
     asked = {key: value for key, value in run.training.as_json().items() if value is not None and key not in run.config.as_json()}
-    files = [(name, (run.path / name).stat().st_size) for name in (MODEL, RESUME, METRICS) if (run.path / name).is_file()]
+    places = [run.path / name for name in (MODEL, RESUME, METRICS)] if run.path.is_dir() else [run.path]
+    files = [(place.name, place.stat().st_size) for place in places if place.is_file()]
     symbols = [tokenizer.symbol(token) for token in range(min(tokenizer.size, SHOWN))]
     return {
         "run": str(run.path),

@@ -102,14 +102,15 @@ def conclusion(
     return [
         "",
         f"{steps} and {duration(end.seconds)}, at {count(end.characters_per_second)} characters a second.",
-        f"Best: {_losses(end)}, at step {end.best_step:,}.",
-        f"The best model is in {visible(run, keep='')} ({count(end.parameters)} parameters).",
+        *([f"Best: {_losses(end)}, at step {end.best_step:,}.",
+           f"The best model is in {visible(run, keep='')} ({count(end.parameters)} parameters)."]
+          if end.best_step else ["There is no model yet: nothing was evaluated so far."]),
         *(f"note: {on_one_line(note)}" for note in (start.notes if start and notes else ())),
         *(f"- {on_one_line(line)}" for line in end.advice),
         "",
         "Next:",
-        f"  charrnn sample {visible(run, keep='')}{_prompt(sample)}",
-        f"  charrnn evaluate {visible(run, keep='')} OTHER.txt",
+        *([f"  charrnn sample {visible(run, keep='')}{_prompt(sample)}",
+           f"  charrnn evaluate {visible(run, keep='')} OTHER.txt"] if end.best_step else []),
         f"  charrnn train {visible(_next_training(end, start, texts), keep='')}",
     ]
 
@@ -120,14 +121,13 @@ def _next_training(end: End, start: Start | None, texts: Sequence[str]) -> str:
     text = shlex.join(texts or ((start.text,) if start else ("TEXT",)))
     if end.reason == "interrupted":
         return f"{text} --out {shlex.quote(end.run)} --resume"
-    options = []
-    if start:
-        options += [f"--level {start.level}"] * (start.level != "char")
-        options += [f"--cell {start.cell}"] * (start.cell != "lstm")
+    options = [shlex.join(start.options)] if start and start.options else []
     if end.outlook == "memory":
         return "OTHER.txt"
     if (end.reason == "stopped early" or end.outlook == "overfits") and start:
-        options += [f"--hidden {max(1, start.hidden // 2)}", "--dropout 0.4"]
+        kept = dict(zip(start.options[::2], start.options[1::2], strict=True))
+        kept |= {"--hidden": str(max(1, start.hidden // 2)), "--dropout": "0.4"}
+        options = [shlex.join(word for pair in kept.items() for word in pair)]
         return " ".join([text, "--out", shlex.quote(_another(end.run, "smaller")), *options])
     minutes = max(1, math.ceil(end.seconds / 20))
     nice = next((m for m in (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120) if m >= minutes), None)

@@ -41,6 +41,8 @@ def device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
+        if found.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UsageError(f"--device {name}: there is no such device here; use --device cpu") from None

@@ -13,15 +13,12 @@ def perplexity(nats_per_token: float) -> float:
 
 @dataclass(frozen=True)
 class Score:
-    """What a model paid for a text: `nats` in all, over so many tokens, code points and UTF-8 bytes. Scores add up."""
+    """What a model paid for a text: `nats` in all, over so many tokens, code points and UTF-8 bytes."""
 
     nats: float
     tokens: int
     characters: int
     bytes: int
-
-    def __add__(self, other: Score) -> Score:
-        return Score(self.nats + other.nats, self.tokens + other.tokens, self.characters + other.characters, self.bytes + other.bytes)
 
     @property
     def nats_per_token(self) -> float:

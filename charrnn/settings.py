@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def decide(run: Path, given: Mapping[str, Any], *, resume: bool = False, init_fr
         raise UsageError("--resume and --init-from exclude each other: the one goes on with a run, the other begins a new one")
     if resume:
         return on_record(run, given)
-    if any((run / name).exists() for name in (checkpoint.MODEL, checkpoint.RESUME)):
+    if any(os.path.lexists(run / name) for name in (checkpoint.MODEL, checkpoint.RESUME, checkpoint.METRICS)):
         raise UsageError(f"{run}: there is a run here already; go on with it by --resume, or name another folder with --out")
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run}: not a folder; name another place with --out")
@@ -45,7 +46,8 @@ def on_record(run: Path, given: Mapping[str, Any]) -> TrainingConfig:
         raise CheckpointError(f"{path}: {error}") from None
     for name, value in given.items():
         if name not in MACHINE and value != getattr(config, name):
-            raise UsageError(f"--resume: this run was started with {option_name(name)} {getattr(config, name)}, not {value}; "
+            recorded = "the default" if getattr(config, name) is None else getattr(config, name)
+            raise UsageError(f"--resume: this run was started with {option_name(name)} {recorded}, not {value}; "
                              f"leave the option out, or begin a new run with --out (and --init-from {run})")
     return dataclasses.replace(config, **{name: given[name] for name in MACHINE if name in given})
 

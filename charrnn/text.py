@@ -113,6 +113,9 @@ class Text:
             if digest:
                 digest.update(block)
             head = head or block[:HEAD]
+            nul = 3 * head.count(0) > len(head) > 0 and not head.startswith(tuple(mark for mark, _ in MARKS))
+            if first and nul and self.encoding == "utf-8":
+                raise DataError(f"{source}: looks like a binary file, not a text: a third is NUL bytes (if UTF-16: --encoding utf-16)")
             read += len(block)
             try:
                 piece = decoder.decode(block, final=not block)
@@ -183,6 +186,8 @@ def expand(path: str | Path) -> list[Source]:
     """The sources that one argument names."""
     if str(path) == "-":
         return [spooled()]
+    if not str(path):
+        raise UsageError("the name of a text is empty: name a file, a folder or -")
     path = Path(path)
     try:
         if not path.is_dir():

@@ -30,6 +30,7 @@ PATIENCE = 8  # evaluations without a better one before training stops
 SHOW_EVERY = 0.2  # seconds between two step events
 SAMPLE_EVERY = 10.0  # seconds between two samples
 SAVE_EVERY = 2.0  # seconds between two saves, at least
+SAVE_LATEST = 60.0  # and at most
 PROBE = 1.5  # seconds that measuring the speed may take
 
 
@@ -64,9 +65,9 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     if resume:
         trainer = resumed(corpus, config, run, where)
     else:
-        trainer = fresh(corpus, config, init_from, where, notes, began)
         with checkpoint.storage(run):
             run.mkdir(parents=True, exist_ok=True)
+        trainer = fresh(corpus, config, init_from, where, notes, began)
     if trainer.scored.tokens < corpus.validation.tokens:
         notes.append(f"scored while training: the first {trainer.scored.characters:,} of the {corpus.validation.characters:,} characters "
                      "held out")
@@ -96,7 +97,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
             if last or (progress.waited >= PATIENCE and corpus.held_out):
                 progress.done = "finished" if last else "stopped early"
         ending = bool(progress.done) or stop()
-        if ending or (due and time.monotonic() - session.saved >= SAVE_EVERY):
+        if ending or time.monotonic() - session.saved >= (SAVE_EVERY if due else SAVE_LATEST):
             yield from session.save()
         if progress.done or now - sampled >= SAMPLE_EVERY:
             yield session.sample()
@@ -122,7 +123,7 @@ def fresh(corpus: Corpus, config: TrainingConfig, init_from: Run | None, where: 
         plan = recipe.plan(config, model, tokens, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation,
                            spent=time.monotonic() - began, threads=threads, **known)
         notes.append(f"measured {1000 * per_step:.3g} ms a step here: {plan.steps:,} steps"
-                     + (" are enough for a text of this size" if plan.steps * per_step < 0.8 * budget else
+                     + (" are enough for a text of this size" if plan.steps == recipe.most_steps(tokens, plan.batch, plan.window) else
                         f" are planned for {config.time or '3m'}; planned again if the pace changes"))
     trainer = Trainer(corpus, config, model, plan, where)
     if init_from is not None:
@@ -147,6 +148,8 @@ def resumed(corpus: Corpus, config: TrainingConfig, run: Path, where: torch.devi
         lists = {name: [tuple(item) for item in about["progress"][name]] for name in ("plans", "curve")}
         trainer.progress = Progress(**{**about["progress"], **lists})
         trainer.restore(tensors)
+        if trainer.progress.best and not (run / checkpoint.MODEL).is_file():
+            raise CheckpointError(f"the best model that it speaks of is gone: there is no {checkpoint.MODEL} beside it")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -160,7 +163,7 @@ class Session:
     def __init__(self, trainer: Trainer, run: Path) -> None:
         self.trainer, self.run, self.corpus = trainer, run, trainer.corpus
         self.best: Run | None = None  # better than the model on disk
-        self.saved = -math.inf
+        self.saved = time.monotonic()
         self.budget = recipe.budget(trainer.config)
         self.paced = (trainer.progress.step, time.monotonic())  # the step and moment from which on the pace is measured
         part = self.corpus.training
@@ -173,7 +176,7 @@ class Session:
             vocabulary=corpus.tokenizer.size, cell=model.cell, layers=model.layers, hidden=model.hidden, embedding=model.embedding,
             parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=trainer.scored.tokens,
             steps=trainer.progress.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=threads,
-            seconds=trainer.progress.seconds, notes=notes, curve=tuple(trainer.progress.curve))
+            seconds=trainer.progress.seconds, notes=notes, options=trainer.config.options(), curve=tuple(trainer.progress.curve))
 
     def stepped(self, tokens: int, nats: float, seconds: float) -> Step:
         """A step event for the last `tokens`, which cost `nats` and took `seconds`."""
@@ -216,7 +219,7 @@ class Session:
         every, left = self.trainer.plan.evaluate_every, progress.steps - progress.step
         per_step += evaluating / every  # each stretch of steps brings its evaluation
         expected = now + offset + left * per_step
-        if abs(expected - self.budget) > 0.02 * self.budget:
+        if abs(expected - self.budget) > 0.03 * self.budget:
             steps = progress.step + max(1, int((self.budget - now - offset) / per_step))
             most = recipe.most_steps(self.corpus.training.tokens, self.trainer.plan.batch, self.trainer.plan.window)
             steps = min(steps, max(most, self.trainer.plan.steps))
@@ -233,14 +236,15 @@ class Session:
         return Run(self.run, trainer.model.config, trainer.config, corpus.tokenizer, trainer.model.weights(), corpus.unigram,
                    (corpus.fingerprint.hashes, corpus.fingerprint.below), text, metrics)
 
-    def save(self) -> Iterator[Saved]:
+    def save(self) -> list[Saved]:
         """Write the best model if it is not on disk yet, the metrics, and the exact state: in this order, so that whatever the state
         refers to is there before it. StorageError."""
         trainer, progress = self.trainer, self.trainer.progress
+        written = [Saved(step=progress.step, path=str(self.run / checkpoint.RESUME))]
         if self.best is not None:
             checkpoint.save_model(self.best)
             self.best = None
-            yield Saved(step=progress.best["step"], path=str(self.run / checkpoint.MODEL))
+            written.insert(0, Saved(step=progress.step, path=str(self.run / checkpoint.MODEL)))
         names = ("step", "training_nats_per_character", "validation_nats_per_character")
         lines = "".join(json.dumps(dict(zip(names, point))) + "\n" for point in progress.curve)
         checkpoint.write_whole(self.run / checkpoint.METRICS, lines.encode())
@@ -249,7 +253,7 @@ class Session:
                  "progress": dataclasses.asdict(progress)}
         checkpoint.write(self.run / checkpoint.RESUME, trainer.tensors(), about)
         self.saved = time.monotonic()
-        yield Saved(step=progress.step, path=str(self.run / checkpoint.RESUME))
+        return written
 
     def sample(self, length: int = 240) -> Sample:
         """A piece of what the model writes now; it takes nothing from the training's own random numbers."""

@@ -46,7 +46,7 @@ def test_what_was_saved_is_what_is_loaded(run):
 def test_the_same_content_gives_the_same_bytes(run):
     path = run.path / checkpoint.MODEL
     first = path.read_bytes()
-    checkpoint.save_model(checkpoint.load(path))
+    checkpoint.save_model(checkpoint.load(run.path))
     assert path.read_bytes() == first
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -256,6 +257,7 @@ def test_the_commands_that_come_next_can_be_pasted(reason: str, words: list[str]
     start, *_, end = events(reason=reason)
     assert isinstance(start, Start)
     assert isinstance(end, End)
+    start = dataclasses.replace(start, options=("--cell", "gru"))
     sample = Sample(step=9, text="\n  'Tis \"$HOME\" `king`, he said")
     commands = lines.conclusion(end, start, sample, ["my book.txt"])[-3:]
     assert shlex.split(commands[0]) == ["charrnn", "sample", RUN, "--prompt", '"$HOME"']

@@ -186,3 +186,13 @@ def test_tiny_shakespeare() -> None:
     text = open_text([path])
     assert text.digest == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
     assert text.characters == text.bytes == 1_115_394 and text.name == "tiny_shakespeare"
+
+
+def test_a_file_full_of_nul_bytes_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.txt"
+    path.write_bytes(bytes(5000))
+    assert "binary" in refusal(path)
+    path.write_bytes("plain text without a mark".encode("utf-16-le"))
+    assert "utf-16" in refusal(path)
+    path.write_text("a NUL \0 here and there is text", encoding="utf-8")
+    assert whole(open_text([path])) == "a NUL \0 here and there is text"
