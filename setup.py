@@ -1,6 +1,9 @@
-"""The one thing that setup.cfg cannot say: a small C file, built where there is a compiler and done without where there is none."""
+"""The one thing that setup.cfg cannot say: small C files, built where there is a compiler and done without where there is none."""
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("charrnn.kernels._sequence", ["charrnn/kernels/_sequence.c"], depends=["charrnn/kernels/_sequence.h"],
-                             extra_compile_args=["-std=gnu11", "-O3", "-pthread"], extra_link_args=["-pthread"], optional=True)])
+setup(ext_modules=[
+    Extension("charrnn.kernels._sequence", ["charrnn/kernels/_sequence.c"], depends=["charrnn/kernels/_sequence.h"],
+              extra_compile_args=["-std=gnu11", "-O3", "-pthread"], extra_link_args=["-pthread"], optional=True),
+    Extension("charrnn._matvec", ["charrnn/_matvec.c"], extra_compile_args=["-std=gnu11", "-O3"], optional=True),
+])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from charrnn import cells
 from charrnn.config import ModelConfig
+from charrnn.matvec import Matrix
 
 Floats = NDArray[np.float32]
 State = tuple[tuple[Floats, ...], ...]  # for each layer what cells.STATES counts, each (B, H)
@@ -47,8 +48,8 @@ class Runtime:
 
 
 class Stream:
-    """One row. Weights lie transposed, which a product with a vector reads fastest; what enters a σ is halved beforehand, as
-    σ(x) = ½ tanh(x/2) + ½, so that one tanh serves all gates of a step; the state is overwritten in place."""
+    """One row, the weights as `Matrix` keeps them. What enters a σ is halved beforehand, as σ(x) = ½ tanh(x/2) + ½, so that one tanh
+    serves all gates of a step; the state is overwritten in place."""
 
     def __init__(self, runtime: Runtime) -> None:
         config, w, H = runtime.config, runtime.weights, runtime.config.hidden
@@ -59,17 +60,23 @@ class Stream:
             return
         half = np.repeat(np.array({"lstm": [0.5, 0.5, 1, 0.5], "gru": [0.5, 0.5, 1], "rnn": [1]}[config.cell], dtype), H)
         self.table = runtime.table * half
-        self.h = np.zeros((config.layers, H), dtype)
-        self.c = np.zeros((config.layers, H), dtype)
+        self.h = [*np.zeros((config.layers, H), dtype)]
+        self.c = [*np.zeros((config.layers, H), dtype)]
         self.gates = np.empty(len(half), dtype)
         self.spare = np.empty(len(half), dtype)
         self.inner = np.empty(H, dtype)
+        self.kept = np.empty(H, dtype)
+        self.logits = np.empty(config.vocabulary, dtype)
         layers = range(config.layers)
-        self.w_x = [np.ascontiguousarray((w[f"layers.{layer}.w_x"] * half).T) if layer else self.table for layer in layers]
+        self.w_x = [Matrix((w[f"layers.{layer}.w_x"] * half).T) for layer in layers[1:]]
         self.b = [w[f"layers.{layer}.b"] * half for layer in layers]
-        self.w_h = [np.ascontiguousarray((w[f"layers.{layer}.w_h"] * half).T) for layer in layers]
+        apart = 2 * H if config.cell == "gru" and config.gru_reset == "before" else len(half)  # gates that see h itself
+        w_h = [(w[f"layers.{layer}.w_h"] * half).T for layer in layers]
+        self.w_h = [Matrix(part[:apart]) for part in w_h]
+        self.w_reset = [Matrix(part[apart:]) for part in w_h]
+        self.into = self.gates[:apart]
         self.b_h = [w.get(f"layers.{layer}.b_h", self.inner) for layer in layers]
-        self.out, self.out_b = np.ascontiguousarray(w["output.w"].T), w["output.b"]
+        self.out, self.out_b = Matrix(w["output.w"].T), w["output.b"]
 
     def feed(self, token: int) -> Floats:
         """Read a token; logits (V) of the next one."""
@@ -80,21 +87,19 @@ class Stream:
         x = self.table[token]
         for layer in range(self.config.layers):
             if layer:
-                x = np.dot(self.w_x[layer], self.h[layer - 1], out=self.spare)
+                x = self.w_x[layer - 1].dot(self.h[layer - 1], self.spare)
                 x += self.b[layer]
             step(layer, x)
-        logits: Floats = self.out @ self.h[-1]
-        logits += self.out_b
-        return logits
+        return cast(Floats, self.out.dot(self.h[-1], self.logits) + self.out_b)
 
     def _rnn(self, layer: int, x: Floats) -> None:
-        np.dot(self.w_h[layer], self.h[layer], out=self.gates)
+        self.w_h[layer].dot(self.h[layer], self.into)
         np.add(self.gates, x, out=self.gates)
         np.tanh(self.gates, out=self.h[layer])
 
     def _lstm(self, layer: int, x: Floats) -> None:
         size, gates, inner, c = self.config.hidden, self.gates, self.inner, self.c[layer]
-        np.dot(self.w_h[layer], self.h[layer], out=gates)
+        self.w_h[layer].dot(self.h[layer], self.into)
         gates += x
         np.tanh(gates, out=gates)
         candidate, o = gates[2 * size : 3 * size], gates[3 * size :]
@@ -111,21 +116,18 @@ class Stream:
 
     def _gru(self, layer: int, x: Floats) -> None:
         size, h, inner = self.config.hidden, self.h[layer], self.inner
-        w_h, b_h = self.w_h[layer], self.b_h[layer]
-        after = self.config.gru_reset == "after"
-        gates = self.gates if after else self.gates[: 2 * size]
-        np.dot(w_h if after else w_h[: 2 * size], h, out=gates)
+        self.w_h[layer].dot(h, self.into)
         rz = self.gates[: 2 * size]
         rz += x[: 2 * size]
         np.tanh(rz, out=rz)
         rz *= 0.5
         rz += 0.5
         r, z = rz[:size], rz[size:]
-        if after:
-            np.add(self.gates[2 * size :], b_h, out=inner)
+        if self.config.gru_reset == "after":
+            np.add(self.gates[2 * size :], self.b_h[layer], out=inner)
             inner *= r
         else:
-            np.dot(w_h[2 * size :], r * h, out=inner)
+            self.w_reset[layer].dot(np.multiply(r, h, out=self.kept), inner)
         inner += x[2 * size :]
         np.tanh(inner, out=inner)
         h -= inner  # z h + (1 − z) h̃ = h̃ + z (h − h̃)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 LISTED = """
     errors visible cells config
     tokens word subword tokenizer text fingerprint store corpus batches fetch
-    runtime checkpoint sampling settings inspection
+    matvec runtime checkpoint sampling settings inspection
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics machine recipe optim evaluation transfer advice events trainer training api
     curve lines picture dashboard tables screen options cli __main__
