@@ -47,8 +47,8 @@ def lr(cell: str, hidden: int) -> float:
 
 
 def most_steps(tokens: int, rows: int, window: int) -> int:
-    """Past some 25 passes a text of this size teaches nothing new; a tiny one needs a few hundred updates all the same."""
-    return max(25 * (tokens // rows) // window, 300)
+    """Past some 18 passes a text teaches nothing new; a tiny one needs a few hundred updates all the same."""
+    return max(18 * (tokens // rows) // window, 300)
 
 
 def threads(model: ModelConfig, rows: int, window: int, cores: int) -> int:
@@ -56,9 +56,10 @@ def threads(model: ModelConfig, rows: int, window: int, cores: int) -> int:
     return cores if 6 * model.parameters() * rows * window > 50e6 else 1
 
 
-def dropout(epochs: float) -> float:
-    """None while the text is new; a tenth more each time that it is read twice as often."""
-    return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1, 0.0), 0.5), 3)
+def dropout(epochs: float, weights_per_token: float) -> float:
+    """None while the text is new; a tenth more each time that it is read twice as often, or that the model is twice as large beside a
+    text with fewer tokens than it has weights."""
+    return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0)), 0.0), 0.5), 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +108,9 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     else:
         steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
         evaluations = max(1, min(25, steps * rows * window // scored))  # never more reading to score than to learn
+    dropped = dropout(steps / per_epoch, model.parameters() / tokens)
     rate = config.lr or lr(model.cell, model.hidden)
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
-        dropout=config.dropout if config.dropout is not None else dropout(steps / per_epoch) if held_out else 0.0,
+        dropout=config.dropout if config.dropout is not None else dropped if held_out else 0.0,
         evaluate_every=-(-steps // evaluations), threads=threads)

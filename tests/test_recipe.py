@@ -18,9 +18,10 @@ def test_more_time_and_more_text_give_a_wider_model():
     assert widths == sorted(widths) and widths[0] < widths[-1]
 
 
-def test_dropout_comes_with_rereading():
-    assert recipe.dropout(0.5) == recipe.dropout(2) == 0
-    assert 0 < recipe.dropout(8) < recipe.dropout(30) <= recipe.dropout(10**6) == 0.5
+def test_dropout_comes_with_rereading_and_with_more_weights_than_tokens():
+    assert recipe.dropout(0.5, 0.1) == recipe.dropout(2, 1) == 0
+    assert 0 < recipe.dropout(8, 1) < recipe.dropout(30, 1) <= recipe.dropout(10**6, 1) == 0.5
+    assert recipe.dropout(8, 0.01) == recipe.dropout(8, 1) < recipe.dropout(8, 3)
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 30, 1000, 10**5, 10**8])
