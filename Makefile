@@ -13,7 +13,7 @@ help:  ## list the targets
 
 install: $(INSTALLED)  ## make .venv and install charrnn into it
 
-$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard charrnn/kernels/*.c charrnn/kernels/*.h)
+$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard charrnn/*.c charrnn/kernels/*.c charrnn/kernels/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
 	touch $@
@@ -37,10 +37,10 @@ time-machine: $(INSTALLED)  ## rnn, gru and lstm learn The Time Machine; the tex
 docs: $(INSTALLED)  ## write docs/options.md from the command line itself
 	$(BIN)/python docs/options.py > docs/options.md
 
-picture: $(INSTALLED)  ## train for a minute and draw the dashboard into docs/dashboard.svg
-	book=$$($(CHARRNN) fetch time-machine) && log=$$(mktemp -d) && \
-	$(CHARRNN) train $$book --time 1m --out $$log/time_machine --json > $$log/events.jsonl && \
-	$(BIN)/python docs/picture.py $$log/events.jsonl docs/dashboard.svg
+picture: $(INSTALLED)  ## train on the book and draw the dashboard into docs/dashboard.svg
+	book=$$($(CHARRNN) fetch time-machine) && root=$$(pwd) && log=$$(mktemp -d) && cp $$book $$log && cd $$log && \
+	$$root/$(CHARRNN) train time_machine.txt --json > events.jsonl && \
+	$$root/$(BIN)/python $$root/docs/picture.py events.jsonl $$root/docs/dashboard.svg
 
 bench: $(INSTALLED)  ## against plain PyTorch and the machine's limits: some twelve minutes, on a quiet machine
 	$(BIN)/python -m benchmarks.bench
@@ -49,5 +49,5 @@ bench-quick: $(INSTALLED)  ## the same with fewer shapes and turns: under three 
 	$(BIN)/python -m benchmarks.bench --quick
 
 clean:  ## remove what was built; runs under checkpoints/ stay
-	rm -rf $(VENV) build *.egg-info charrnn/kernels/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info charrnn/*.so charrnn/kernels/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
