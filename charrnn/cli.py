@@ -94,7 +94,7 @@ def train(texts: Texts, *,
                                                         show_default=False)] = None,
           json: Json = False, given: dict[str, Any]) -> None:
     """Train a model on texts. Without options: three minutes that suit the text and this machine."""
-    from charrnn import checkpoint, screen
+    from charrnn import checkpoint, machine, screen
     from charrnn import settings as chosen
     from charrnn.corpus import prepare
     from charrnn.text import name_of, open_text
@@ -105,7 +105,7 @@ def train(texts: Texts, *,
     config = chosen.decide(run, given, resume=resume, init_from=other)
     text = open_text(texts, encoding=config.encoding, errors=config.errors)
     corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
-    _before_torch()
+    machine.prepare()
     from charrnn.training import train as events
 
     reading = True
@@ -215,14 +215,13 @@ def evaluate(run: RunArgument, texts: Texts, *,
                                                          show_default=False)] = None,
              json: Json = False) -> None:
     """Score texts with a trained model: perplexity, bits per character, bits per byte."""
-    from charrnn import checkpoint, screen
+    from charrnn import checkpoint, machine, screen
     from charrnn.text import open_text
 
     settings = TrainingConfig(encoding=encoding, errors=errors, device=device, threads=threads)
     model = checkpoint.load(run)
     text = open_text(texts, encoding=settings.encoding, errors=settings.errors)
-    _before_torch()
-    from charrnn import machine
+    machine.prepare()
     from charrnn.evaluation import evaluate as score
 
     machine.use_threads(settings.threads)
@@ -268,13 +267,6 @@ def fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", show_defaul
     with screen.download(name) as progress:
         path = fetching.fetch(name, Path(to), mirror=Path(mirror) if mirror else None, progress=progress)
     print(path)
-
-
-def _before_torch() -> None:
-    """What has to be set before torch is loaded."""
-    from charrnn import machine
-
-    machine.prepare()
 
 
 def _quiet_pipe() -> None:

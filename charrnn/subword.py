@@ -151,10 +151,6 @@ class SubwordTokenizer(Tokenizer):
                 lists[place] = [self._byte_ids[byte] for byte in unit.encode()]
         return np.fromiter(itertools.chain.from_iterable(lists), np.int32)
 
-    def decode(self, ids: Iterable[int] | Ids) -> str:
-        decoder = self.decoder()
-        return "".join(map(decoder.feed, np.asarray(ids, np.int64).tolist())) + decoder.flush()
-
     def decoder(self) -> Decoder:
         return ByteDecoder(self._chunks)
 

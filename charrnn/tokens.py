@@ -58,9 +58,10 @@ class Tokenizer(abc.ABC):
     def encode(self, text: str) -> Ids:
         """The ids of a text, code points without a symbol as size + 1 + code point."""
 
-    @abc.abstractmethod
     def decode(self, ids: Iterable[int] | Ids) -> str:
         """The text of ids; the escape and byte sequences that are not UTF-8 become U+FFFD, start becomes nothing."""
+        decoder = self.decoder()
+        return "".join(map(decoder.feed, np.asarray(ids, np.int64).tolist())) + decoder.flush()
 
     @abc.abstractmethod
     def decoder(self) -> Decoder:
@@ -266,10 +267,6 @@ class ByteTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Ids:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
-
-    def decode(self, ids: Iterable[int] | Ids) -> str:
-        decoder = self.decoder()
-        return "".join(map(decoder.feed, np.asarray(ids, np.int64).tolist())) + decoder.flush()
 
     def decoder(self) -> Decoder:
         return ByteDecoder(self._chunks)

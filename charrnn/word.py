@@ -146,9 +146,6 @@ class WordTokenizer(Tokenizer):
         result[result < 0] = self._characters.encode("".join(spelled))
         return result
 
-    def decode(self, ids: Iterable[int] | Ids) -> str:
-        return "".join(map(self.decoder().feed, np.asarray(ids, np.int64).tolist()))
-
     def decoder(self) -> Decoder:
         return EscapeDecoder(self, self._symbols)
 
