@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from charrnn.errors import CheckpointError, DataError, UsageError
+from charrnn.pieces import BYTE, FIRST, MOST, SPACE, model_of, pieces_of
 from charrnn.tokens import (
     CODE_POINTS,
     START,
@@ -29,8 +30,7 @@ from charrnn.tokens import (
     utf8,
 )
 
-SPACE = "\u2581"
-META = 258  # <unk>, the line end and 256 bytes
+META = len(FIRST)  # <unk>, the line end and 256 bytes
 LEAST = META + 2
 SAMPLE = 4_000_000  # characters that SentencePiece learns from
 COVERAGE = 0.9995  # share of the text whose characters are pieces of their own; the rest are bytes
@@ -86,25 +86,18 @@ class SubwordTokenizer(Tokenizer):
         """Raises CheckpointError for a model that isn't one of `train`'s kind."""
         import sentencepiece
 
-        self.model = model
+        pieces = pieces_of(model)
+        self.model, self.size = model_of(pieces), len(pieces)
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-            pieces: list[str] = self._processor.id_to_piece(list(range(self._processor.vocab_size())))
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
         except (RuntimeError, ValueError, TypeError, OSError) as error:
             raise CheckpointError("the tokenizer is damaged: SentencePiece cannot read its model") from error
-        self.size = len(pieces)
-        bytes_at = {token: int(piece[3:5], 16) for token, piece in enumerate(pieces) if self._processor.is_byte(token)}
-        self._byte_ids = [token for _, token in sorted((value, token) for token, value in bytes_at.items())]
-        self._ids = {piece: token for token, piece in enumerate(pieces)}
-        if (sorted(bytes_at.values()) != list(range(256)) or len(self._ids) != self.size or SPACE not in self._ids
-                or "\n" not in self._ids or "" in self._ids or not self._processor.is_unknown(0)):
-            raise CheckpointError("the tokenizer is damaged: its SentencePiece model is not of charrnn's kind")
-        self._chunks = [bytes([bytes_at[token]]) if token in bytes_at else utf8(piece.replace(SPACE, " "))
-                        for token, piece in enumerate(pieces)]
+        self._byte_ids = [token for token, piece in enumerate(pieces) if piece.kind == BYTE]
+        self._names = [piece.text if piece.kind == BYTE else piece.text.replace(SPACE, " ") for piece in pieces]
+        self._chunks = list(map(utf8, self._names))
         self._chunks[0] = utf8("\ufffd")
-        self._names = [piece if token in bytes_at else piece.replace(SPACE, " ") for token, piece in enumerate(pieces)]
-        scores: list[float] = self._processor.get_score(list(range(self.size)))
-        if not np.isfinite(scores).all() or self.decode(self.encode(PROBE)) != PROBE:
+        self._chunks[META - 256 : META] = [bytes([value]) for value in range(256)]
+        if self.decode(self.encode(PROBE)) != PROBE:
             raise CheckpointError("the tokenizer is damaged: its SentencePiece model changes the text")
 
     @classmethod
@@ -112,6 +105,8 @@ class SubwordTokenizer(Tokenizer):
         """About `vocab_size` symbols, fewer where the text does not have as many parts."""
         if vocab_size < LEAST:
             raise UsageError(f"a vocabulary of {vocab_size} is too small: {LEAST} is the least at level subword")
+        if vocab_size > MOST:
+            raise UsageError(f"a vocabulary of {vocab_size} is too large: {MOST} is the most at level subword")
         texts = sample(pieces)
         common = common_characters(texts, max(1, (vocab_size - META) // 2))
         known = re.compile(f"[{re.escape(common)}]{{1,{LONGEST}}}")

@@ -23,6 +23,11 @@ def corpus_file(name: str) -> Path:
     pytest.skip(f"{name} is not at hand: name its folder in CHARRNN_CORPORA")
 
 
+def cases(few: int, many: int) -> int:
+    """How many cases of a kind to try: `many` under `make torture`."""
+    return many if os.environ.get("CHARRNN_TORTURE") else few
+
+
 VERSE = """Trăm năm trong cõi người ta,
 Chữ tài chữ mệnh khéo là ghét nhau.
 Trải qua một cuộc bể dâu,

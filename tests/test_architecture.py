@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 # is shown and typed. A new module gets its place here.
 LISTED = """
     errors visible cells config
-    tokens word subword tokenizer text fingerprint store corpus batches fetch
+    tokens word pieces subword tokenizer text fingerprint store corpus batches fetch
     matvec runtime checkpoint sampling settings inspection
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics machine recipe optim evaluation transfer advice events trainer training api
