@@ -173,18 +173,18 @@ class Writer:
             self("\n")
 
 
-def _prompt(given: str) -> str:
-    """The prompt, read from stdin where it is -. DataError when that is not UTF-8."""
+def _prompt(given: str, option: str = "--prompt") -> str:
+    """A text of the command line, read from stdin where it is -. DataError when that is not UTF-8."""
     if given != "-":
         return given
     data = sys.stdin.buffer.read()
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"stdin: the prompt is not UTF-8 at byte {error.start}") from None
+        raise DataError(f"stdin: {option} is not UTF-8 at byte {error.start}") from None
 
 
-def known(prompt: str, tokenizer: Any) -> str:
+def known(prompt: str, tokenizer: Any, option: str = "--prompt") -> str:
     """The prompt in the Unicode form that the model knows most of, composed or not; what it has never seen is named on stderr."""
     import unicodedata
 
@@ -193,7 +193,7 @@ def known(prompt: str, tokenizer: Any) -> str:
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"--prompt: not UTF-8 at character {error.start}") from None
+        raise UsageError(f"{option}: not UTF-8 at character {error.start}") from None
     unknown = tokenizer.unknown(prompt)
     for form in ("NFC", "NFD"):
         other = unicodedata.normalize(form, prompt)
@@ -239,16 +239,64 @@ def evaluate(run: RunArgument, texts: Texts, *,
 
 
 @command
-def inspect(run: RunArgument, *, json: Json = False) -> None:
-    """Show what is in a run: configuration, parameters, vocabulary, text, curve, figures, sizes on disk."""
+def inspect(run: RunArgument, *,
+            text: Annotated[str | None, typer.Option(help="Colour this text by the model's surprise at each character; - reads stdin.",
+                                                     metavar="TEXT", show_default=False)] = None,
+            unit: Annotated[str | None, typer.Option(help="Colour it by a hidden unit instead, or by an lstm's memory: 2:17, 2:c17.",
+                                                     metavar="LAYER:N", show_default=False)] = None,
+            gate: Annotated[str | None, typer.Option(help="Colour it by the mean of a gate: reset, update, input, forget, output; "
+                                                     "1:forget in layer 1.", metavar="NAME", show_default=False)] = None,
+            find: Annotated[bool, typer.Option("--find", help="Find units that track something visible in the text.")] = False,
+            gradients: Annotated[bool, typer.Option("--gradients", help="Show how far back the gradient reaches, on the text or on what "
+                                                    "the model writes.")] = False,
+            json: Json = False) -> None:
+    """Show what is in a run: configuration, parameters, vocabulary, text, curve, figures, sizes on disk; or look inside while it reads."""
     from charrnn import checkpoint, screen
-    from charrnn.inspection import describe
 
-    found = describe(checkpoint.load(run))
+    views = [name for name, on in (("--unit", unit), ("--gate", gate), ("--find", find), ("--gradients", gradients)) if on]
+    if len(views) > 1:
+        raise UsageError(f"{' and '.join(views)} exclude each other: give one")
+    if views and text is None and not gradients:
+        raise UsageError(f"{views[0]} needs a text to look at: give --text")
+    model = checkpoint.load(run)
+    read = None if text is None else known(_prompt(text, "--text"), model.tokenizer, "--text")
+    found: Any
+    show: Callable[[Any], None]
+    if gradients:
+        from charrnn.gradients import of
+
+        found = of(model, read)
+        show = screen.gradient_view
+    elif read is None:
+        from charrnn.inspection import describe
+
+        found, show = describe(model), screen.inspect_view
+    elif find:
+        from charrnn import units
+
+        part = units.shortened(read, model.config.hidden * model.config.layers)
+        if len(part) < len(read):
+            screen.warn(f"--find looks at the first {len(part):,} of {len(read):,} characters")
+        reading = inner(model, part)
+        found, show = {"run": str(model.path), "units": units.find(reading)}, lambda found: screen.units_table(found["units"])
+    else:
+        reading = inner(model, read)
+        values = reading.unit(unit) if unit else reading.gate(gate) if gate else None
+        kind = "unit" if unit else "gate" if gate else "surprise"
+        name = f"unit {unit}" if unit else f"{gate} gate, mean" if gate else "surprise, nats"
+        found = reading.as_json(values)
+        show = lambda _: screen.coloured_text(reading, (reading.nats if values is None else values).tolist(), kind=kind, name=name)
     if json:
         print(jsons.dumps(found, ensure_ascii=False))
     else:
-        screen.inspect_view(found)
+        show(found)
+
+
+def inner(run: Any, text: str) -> Any:
+    """The run's reading of a text."""
+    from charrnn.trace import read
+
+    return read(run, text)
 
 
 @command

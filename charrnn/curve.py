@@ -28,12 +28,13 @@ def legend(only_ascii: bool = False) -> list[Piece]:
 
 
 def draw(
-    training: Iterable[Point], validation: Iterable[Point], width: int, height: int, only_ascii: bool = False
+    training: Iterable[Point], validation: Iterable[Point], width: int, height: int, only_ascii: bool = False,
+    whole: bool = False,
 ) -> list[Row]:
     """`height` rows of `width` cells: axes, the training loss as a line, the validation losses as marks over it.
 
     The two can be told apart without colour. The range of losses leaves out the steep first steps, which would flatten
-    the rest; the line then leaves the picture at the top.
+    the rest, unless the `whole` is asked for; the line then leaves the picture at the top.
     """
     train, valid = _finite(training), _finite(validation)
     rows = height - 2
@@ -41,7 +42,7 @@ def draw(
         return []
     if not train and not valid:
         return [[(" " * width, "axis")] for _ in range(height)]
-    x0, x1, y0, y1 = _ranges(train, valid)
+    x0, x1, y0, y1 = _ranges(train, valid, whole)
     marks = _ticks(y0, y1, min(6, max(3, rows // 2)))
     y_labels = {round((y1 - y) / (y1 - y0) * (rows - 1)): label for y, label in marks if len(label) < width // 2}
     margin = max(len(label) for label in y_labels.values()) if y_labels else 0
@@ -73,13 +74,13 @@ def _finite(points: Iterable[Point]) -> list[Point]:
     return sorted((x, y) for x, y in points if y is not None and math.isfinite(x) and math.isfinite(y))
 
 
-def _ranges(train: Sequence[Point], valid: Sequence[Point]) -> tuple[float, float, float, float]:
+def _ranges(train: Sequence[Point], valid: Sequence[Point], whole: bool = False) -> tuple[float, float, float, float]:
     """First and last step, lowest and highest loss of the picture; never empty."""
     points = [*train, *valid]
     x0, x1 = min(x for x, _ in points), max(x for x, _ in points)
     if x0 <= 0.1 * x1:
         x0 = 0.0
-    settled = [y for x, y in points if x >= x0 + 0.05 * (x1 - x0)] or [y for _, y in points]
+    settled = [y for x, y in points if whole or x >= x0 + 0.05 * (x1 - x0)] or [y for _, y in points]
     y0, y1 = min(y for _, y in points), max(settled)
     scale = max(1e-3, abs(y0), abs(y1))
     pad = 0.04 * (y1 - y0) if y1 - y0 > 1e-3 * scale else 0.05 * scale

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from charrnn.events import Event
+from charrnn.heat import coloured_text, gradient_view, units_table
 from charrnn.lines import JsonLines, PlainLines, View, write_line
 from charrnn.tables import catalogue_table, download, evaluation_table, inspect_view
 from charrnn.visible import count, duration, figure, on_one_line, size, visible
 
 __all__ = [
-    "catalogue_table", "count", "dashboard_svg", "download", "duration", "error_line", "evaluation_table", "figure",
-    "inspect_view", "size", "training_view", "visible", "warn",
+    "catalogue_table", "coloured_text", "count", "dashboard_svg", "download", "duration", "error_line", "evaluation_table", "figure",
+    "gradient_view", "inspect_view", "size", "training_view", "units_table", "visible", "warn",
 ]  # fmt: skip
 
 

@@ -14,15 +14,15 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 LISTED = """
     errors visible cells config
     tokens word pieces subword tokenizer text fingerprint store corpus batches fetch
-    matvec runtime checkpoint sampling settings inspection
+    matvec runtime checkpoint sampling settings inspection trace units
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
-    model metrics machine recipe optim evaluation transfer advice events trainer training api
-    curve lines picture dashboard tables screen options cli __main__
+    model metrics machine recipe optim evaluation gradients transfer advice events trainer training api
+    curve lines picture dashboard tables heat screen options cli __main__
 """
 ORDER = LISTED.split()
 
 # These alone may need torch as they are loaded; machine needs it in its functions.
-TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "optim", "evaluation",
+TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "optim", "evaluation", "gradients",
          "transfer", "trainer", "training"}
 
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]
@@ -31,7 +31,7 @@ OPTIONS = {
         --activation --gru-reset --dropout --time --steps --epochs --batch --window --lr --clip --seed --device --threads""",
     "sample": "--json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop --count --seed",
     "evaluate": "--encoding --errors --device --threads --json",
-    "inspect": "--json",
+    "inspect": "--text --unit --gate --find --gradients --json",
     "fetch": "--to --mirror",
 }
 
@@ -98,7 +98,7 @@ def test_only_what_draws_knows_rich_and_only_the_command_knows_typer():
         tops = {name.split(".")[0] for name in imported(MODULES[module].read_text(encoding="utf-8"))}
         rich |= {module} if "rich" in tops else set()
         typer |= {module} if "typer" in tops else set()
-    assert rich <= {"picture", "dashboard", "tables", "screen"} and typer == {"options", "cli"}
+    assert rich <= {"picture", "dashboard", "tables", "heat", "screen"} and typer == {"options", "cli"}
 
 
 @pytest.mark.parametrize("code, absent", [
