@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHARRNN := $(BIN)/charrnn
 
-.PHONY: help install demo test lint hello time-machine docs picture bench bench-quick clean
+.PHONY: help install demo test torture lint hello time-machine docs picture bench bench-quick clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,10 @@ demo: $(INSTALLED)  ## learn "hello", then a book; sample and measure
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
+
+torture: $(INSTALLED)  ## what takes long: kills, full disks, signals, races; the report goes to build/torture.md
+	mkdir -p build && rm -f build/torture.md
+	CHARRNN_TORTURE=build/torture.md $(BIN)/python -m pytest tests/torture --durations=0
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .

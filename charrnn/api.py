@@ -36,15 +36,17 @@ def train(texts: str | Path | Sequence[str | Path], run: str | Path, *, resume: 
     """Train on files or folders into the folder `run`; yields `charrnn.events`. Settings are TrainingConfig's.
 
     resume: the settings are those that the run recorded; only device and threads may be others. UsageError when there is
-    a run in the folder and resume is not set.
+    a run in the folder and resume is not set. LockedError while another process trains in it.
     """
     from charrnn import settings as chosen
     from charrnn.corpus import prepare
+    from charrnn.disk import claimed
     from charrnn.text import open_text
     from charrnn.training import train as events
 
-    other = checkpoint.load(init_from) if init_from is not None else None
-    config = chosen.decide(Path(run), settings, resume=resume, init_from=other)
-    text = open_text([texts] if isinstance(texts, (str, Path)) else texts, encoding=config.encoding, errors=config.errors)
-    corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
-    yield from events(corpus, config, Path(run), resume=resume, init_from=other, stop=stop)
+    with claimed(Path(run)):
+        other = checkpoint.load(init_from) if init_from is not None else None
+        config = chosen.decide(Path(run), settings, resume=resume, init_from=other)
+        text = open_text([texts] if isinstance(texts, (str, Path)) else texts, encoding=config.encoding, errors=config.errors)
+        corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
+        yield from events(corpus, config, Path(run), resume=resume, init_from=other, stop=stop)

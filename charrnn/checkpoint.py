@@ -10,14 +10,12 @@ fixed place, and is taken over the file with zeros in that place.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,8 @@ from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
 from charrnn.config import ModelConfig, TrainingConfig
-from charrnn.errors import CheckpointError, StorageError
+from charrnn.disk import write_whole
+from charrnn.errors import CheckpointError
 from charrnn.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -40,39 +39,6 @@ _LEAD = b'{"__metadata__":{"charrnn":"{\\"sha256\\":\\"'
 _DIGEST = slice(8 + len(_LEAD), 8 + len(_LEAD) + 64)
 
 Tensors = Mapping[str, NDArray[Any]]
-
-
-@contextlib.contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """What the disk says no to, as one line with the path and the cause."""
-    try:
-        yield
-    except OSError as error:
-        hint = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "choose another place with --out",
-                errno.EACCES: "choose another place with --out", errno.EPERM: "choose another place with --out"}
-        advice = hint.get(error.errno or 0, "check the disk")
-        raise StorageError(f"{path}: cannot write: {error.strerror or error}; {advice}") from None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that at any moment the old content or the new is there, whole. StorageError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with storage(path):
-        try:
-            with open(aside, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def write(path: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:

@@ -97,27 +97,29 @@ def train(texts: Texts, *,
     from charrnn import checkpoint, machine, screen
     from charrnn import settings as chosen
     from charrnn.corpus import prepare
+    from charrnn.disk import claimed
     from charrnn.text import name_of, open_text
 
     interrupt = Interrupt()
     run = Path(out or f"checkpoints/{name_of(texts[0])}")
-    other = checkpoint.load(init_from) if init_from else None
-    config = chosen.decide(run, given, resume=resume, init_from=other)
-    text = open_text(texts, encoding=config.encoding, errors=config.errors)
-    corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
-    machine.prepare()
-    from charrnn.training import train as events
-
     reading = True
-    with screen.training_view(json=json, texts=texts) as show:
-        stop = lambda: interrupt.signal != 0 or not reading
-        for event in events(corpus, config, run, resume=resume, init_from=other, stop=stop):
-            interrupt.armed = True
-            try:
-                if reading:
-                    show(event)
-            except BrokenPipeError:
-                reading = False  # whoever read it has gone: save, and end
+    with claimed(run):
+        other = checkpoint.load(init_from) if init_from else None
+        config = chosen.decide(run, given, resume=resume, init_from=other)
+        text = open_text(texts, encoding=config.encoding, errors=config.errors)
+        corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
+        machine.prepare()
+        from charrnn.training import train as events
+
+        with screen.training_view(json=json, texts=texts) as show:
+            stop = lambda: interrupt.signal != 0 or not reading
+            for event in events(corpus, config, run, resume=resume, init_from=other, stop=stop):
+                interrupt.armed = True
+                try:
+                    if reading:
+                        show(event)
+                except BrokenPipeError:
+                    reading = False  # whoever read it has gone: save, and end
     if not reading:
         raise BrokenPipeError
     if interrupt.signal:

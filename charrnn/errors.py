@@ -31,6 +31,12 @@ class TrainingError(CharRNNError):
     exit_code = 3
 
 
+class LockedError(CharRNNError):
+    """Another process trains in the same folder."""
+
+    exit_code = 4
+
+
 class StorageError(CharRNNError):
     """The disk is full, read-only or failing."""
 

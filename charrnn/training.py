@@ -17,6 +17,7 @@ from charrnn import advice, checkpoint, machine, recipe
 from charrnn.checkpoint import Run
 from charrnn.config import ModelConfig, SamplingConfig, TrainingConfig
 from charrnn.corpus import Corpus
+from charrnn.disk import storage, write_whole
 from charrnn.errors import CheckpointError, TrainingError, UsageError
 from charrnn.evaluation import Held, score
 from charrnn.events import End, Evaluation, Event, Sample, Saved, Start, Step
@@ -65,7 +66,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     if resume:
         trainer = resumed(corpus, config, run, where)
     else:
-        with checkpoint.storage(run):
+        with storage(run):
             run.mkdir(parents=True, exist_ok=True)
         trainer = fresh(corpus, config, init_from, where, notes, began)
     if trainer.scored.tokens < corpus.validation.tokens:
@@ -247,7 +248,7 @@ class Session:
             written.insert(0, Saved(step=progress.step, path=str(self.run / checkpoint.MODEL)))
         names = ("step", "training_nats_per_character", "validation_nats_per_character")
         lines = "".join(json.dumps(dict(zip(names, point))) + "\n" for point in progress.curve)
-        checkpoint.write_whole(self.run / checkpoint.METRICS, lines.encode())
+        write_whole(self.run / checkpoint.METRICS, lines.encode())
         about = {"kind": "resume", "model": trainer.model.config.as_json(), "training": trainer.config.as_json(),
                  "plan": trainer.plan.as_json(), "text": self.corpus.digest, "tokenizer": self.corpus.tokenizer.digest,
                  "progress": dataclasses.asdict(progress)}

@@ -28,6 +28,14 @@ def cases(few: int, many: int) -> int:
     return many if os.environ.get("CHARRNN_TORTURE") else few
 
 
+def found(text: str) -> None:
+    """Tell what was tried and found, in a line: of the report that CHARRNN_TORTURE names, under `make torture`."""
+    print(text)
+    if report := os.environ.get("CHARRNN_TORTURE"):
+        with open(report, "a", encoding="utf-8") as file:
+            file.write(f"- {text}\n")
+
+
 VERSE = """Trăm năm trong cõi người ta,
 Chữ tài chữ mệnh khéo là ghét nhau.
 Trải qua một cuộc bể dâu,

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 # Each module may import only those above it. It is the way of the text: what is set, tokens, corpus, model, training, and last what
 # is shown and typed. A new module gets its place here.
 LISTED = """
-    errors visible cells config
+    errors visible disk cells config
     tokens word pieces subword tokenizer text fingerprint store corpus batches fetch
     matvec runtime checkpoint sampling settings inspection trace units
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
