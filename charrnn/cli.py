@@ -128,7 +128,9 @@ def train(texts: Texts, *,
 
 @command
 @from_fields(SamplingConfig)
-def sample(run: RunArgument, *, json: Json = False, given: dict[str, Any]) -> None:
+def sample(run: RunArgument, *,
+           novelty: Annotated[bool, typer.Option("--novelty", help="Say how much of it is copied from the training text.")] = False,
+           json: Json = False, given: dict[str, Any]) -> None:
     """Write text with a trained model."""
     from charrnn import checkpoint
     from charrnn.sampling import generate
@@ -146,14 +148,33 @@ def sample(run: RunArgument, *, json: Json = False, given: dict[str, Any]) -> No
         ends[piece.sample] = piece.end or {}
         if piece.sample == 0 and not json:  # the first one streams, the others wait for their turn
             write(piece.text)
+    copied = _copied(model, texts) if novelty else [{}] * len(texts)
     if json:
-        for text, end in zip(texts, ends):
-            print(jsons.dumps({"prompt": prompt, "text": text, **end}, ensure_ascii=False))
+        for text, end, more in zip(texts, ends, copied):
+            print(jsons.dumps({"prompt": prompt, "text": text, **end, **more}, ensure_ascii=False))
         return
     write.end_line()
     for text in texts[1:]:
         write("\n" + prompt + text)
         write.end_line()
+    if novelty:
+        from charrnn import screen
+
+        for more in copied:
+            screen.novelty_line(more)
+
+
+def _copied(run: Any, texts: list[str]) -> list[dict[str, Any]]:
+    """What each text has of the training text; null and a line on stderr where that is not at hand."""
+    from charrnn import screen
+    from charrnn.novelty import copies
+
+    try:
+        known_text = copies(run)
+    except DataError as error:
+        screen.warn(f"--novelty: {error}")
+        return [{"longest_copy": None, "copied_share": None}] * len(texts)
+    return [known_text.of(text) for text in texts]
 
 
 class Writer:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
 
 from charrnn.events import Event
 from charrnn.heat import coloured_text, gradient_view, units_table
@@ -15,7 +15,7 @@ from charrnn.visible import count, duration, figure, on_one_line, size, visible
 
 __all__ = [
     "catalogue_table", "coloured_text", "count", "dashboard_svg", "download", "duration", "error_line", "evaluation_table", "figure",
-    "gradient_view", "inspect_view", "size", "training_view", "units_table", "visible", "warn",
+    "gradient_view", "inspect_view", "novelty_line", "size", "training_view", "units_table", "visible", "warn",
 ]  # fmt: skip
 
 
@@ -27,6 +27,15 @@ def error_line(message: object) -> None:
 def warn(message: object) -> None:
     """Likewise for what is worth knowing but stops nothing."""
     write_line(sys.stderr, f"charrnn: note: {on_one_line(str(message))}")
+
+
+def novelty_line(copied: Mapping[str, Any]) -> None:
+    """What a sample has copied from the training text, on stderr; nothing where that is not known."""
+    longest, share = copied["longest_copy"], copied["copied_share"]
+    if longest is not None:
+        shown = on_one_line(longest if len(longest) <= 60 else f"{longest[:57]}...")
+        write_line(sys.stderr, f"novelty: {100 * share:.0f} % stands in the training text in runs of 20 characters or more; the longest "
+                               f"run has {len(longest):,}: {shown}")
 
 
 def training_view(

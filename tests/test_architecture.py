@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 LISTED = """
     errors visible disk cells config
     tokens word pieces subword tokenizer text fingerprint store corpus batches fetch
-    matvec runtime checkpoint sampling settings inspection trace units
+    matvec runtime checkpoint sampling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics machine recipe optim evaluation gradients transfer advice events trainer training api
     curve lines picture dashboard tables heat screen options cli __main__
@@ -29,7 +29,7 @@ HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {
     "train": """--out --resume --init-from --json --level --vocab-size --valid --encoding --errors --cell --layers --hidden --embedding
         --activation --gru-reset --dropout --time --steps --epochs --batch --window --lr --clip --seed --device --threads""",
-    "sample": "--json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop --count --seed",
+    "sample": "--novelty --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop --count --seed",
     "evaluate": "--encoding --errors --device --threads --json",
     "inspect": "--text --unit --gate --find --gradients --json",
     "fetch": "--to --mirror",
