@@ -13,7 +13,7 @@ help:  ## list the targets
 
 install: $(INSTALLED)  ## make .venv and install charrnn into it
 
-$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard charrnn/*.c charrnn/kernels/*.c charrnn/kernels/*.h)
+$(INSTALLED): setup.cfg setup.py pyproject.toml constraints.txt $(wildcard charrnn/*.[ch] charrnn/kernels/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
 	touch $@

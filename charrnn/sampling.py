@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn import machine
 from charrnn.config import SamplingConfig
-from charrnn.runtime import Runtime, Stream
+from charrnn.runtime import Rows, Runtime
+from charrnn.stepper import Stepper, library
 
 if TYPE_CHECKING:
     from charrnn.checkpoint import Run
@@ -83,8 +84,16 @@ def draw(p: Array, uniform: Array) -> NDArray[np.int64]:
     return drawn
 
 
-@dataclass(frozen=True)
-class Piece:
+def drawn_by(logits: Array, recent: NDArray[np.integer], uniform: Array, config: SamplingConfig) -> tuple[NDArray[np.int64], Array]:
+    """A token for each row of logits (B, V), and what it costs in nats by the model itself; `recent` (B, n) for the penalty."""
+    own = softmax(logits)
+    if config.repetition_penalty != 1:
+        logits = np.stack([penalised(row, seen, config.repetition_penalty) for row, seen in zip(logits, recent)])
+    drawn = draw(filtered(logits, config), uniform)
+    return drawn, -np.log(own[np.arange(len(drawn)), drawn])
+
+
+class Piece(NamedTuple):
     """A piece of sample number `sample` (from 0); with its last one, the figures of the whole come as `end`."""
 
     sample: int
@@ -128,46 +137,12 @@ class Writer:
         return {"tokens": self.tokens, "nats": self.nats, "stopped": self.stopped, "seed": self.seed}
 
 
-class Rows:
-    """A model and the states of several samples: begun together, then stepped side by side."""
-
-    def __init__(self, run: Run, rows: int) -> None:
-        self.runtime, self.rows = Runtime(run.config, run.weights), rows
-        self.state = self.runtime.zero_state(1)
-
-    def begin(self, tokens: Sequence[int]) -> Array:
-        """Read the same tokens in every row; logits (B, V) of the next ones."""
-        for token in tokens:
-            logits, self.state = self.runtime.step(np.array([token]), self.state)
-        self.state = tuple(tuple(part.repeat(self.rows, axis=0) for part in layer) for layer in self.state)
-        return logits.repeat(self.rows, axis=0)
-
-    def step(self, tokens: Array) -> Array:
-        """Read a token (B) in each row; logits (B, V)."""
-        logits, self.state = self.runtime.step(tokens, self.state)
-        return logits
-
-    def keep(self, rows: list[int]) -> None:
-        """Go on with these rows alone."""
-        self.state = tuple(tuple(part[rows] for part in layer) for layer in self.state)
-
-
-class Single:
-    """The same for one sample, faster."""
-
-    def __init__(self, run: Run) -> None:
-        self.stream = Stream(Runtime(run.config, run.weights))
-
-    def begin(self, tokens: Sequence[int]) -> Array:
-        for token in tokens:
-            logits = self.stream.feed(token)
-        return logits[None]
-
-    def step(self, tokens: Array) -> Array:
-        return self.stream.feed(tokens[0])[None]
-
-    def keep(self, rows: list[int]) -> None:
-        """There is one row to keep."""
+def rows_of(run: Run, count: int) -> Stepper | Rows:
+    """The run's model at the start of a text, for `count` rows: in C where that was built and can, else in NumPy."""
+    runtime, silent = Runtime(run.config, run.weights), run.tokenizer.escape
+    if library() is not None and runtime.table.dtype == np.float32 and all(np.isfinite(part).all() for part in run.weights.values()):
+        return Stepper(runtime, many=count > 1, silent=silent, threads=machine.cores())
+    return Rows(runtime, silent=silent)
 
 
 def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Iterator[Piece]:
@@ -179,19 +154,19 @@ def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Ite
     tokenizer, rows = run.tokenizer, config.count
     seed = secrets.randbits(32) if config.seed is None else config.seed
     told = tokenizer.model_ids(tokenizer.encode(config.prompt if prompt is None else prompt))
-    model: Single | Rows = Single(run) if rows == 1 else Rows(run, rows)
-    logits = model.begin([tokenizer.start, *told.tolist()])
+    model = rows_of(run, rows)
+    for token in (tokenizer.start, *told.tolist()):
+        logits = model.step([token])
+    model.repeat(rows)
+    logits = logits.repeat(rows, axis=0)
     recent = np.tile(told[-RECENT:], (rows, 1))
     live = [(row, Writer(tokenizer, config.stop, seed + row)) for row in range(rows)]
-    for _ in range(config.length):
-        if tokenizer.escape is not None:
-            logits[:, tokenizer.escape] = -np.inf
-        own = softmax(logits)
-        if config.repetition_penalty != 1:
-            logits = np.stack([penalised(row, seen, config.repetition_penalty) for row, seen in zip(logits, recent)])
-        p = own if _as_it_is(config) else filtered(logits, config)
-        drawn = draw(p, np.array([writer.uniform() for _, writer in live]))
-        paid = -np.log(own[np.arange(len(live)), drawn])
+    for left in reversed(range(config.length)):
+        uniform = [writer.uniform() for _, writer in live]
+        if isinstance(model, Stepper) and _only_temperature(config):
+            drawn, paid = model.draw(config.temperature, uniform)
+        else:
+            drawn, paid = drawn_by(logits, recent, np.array(uniform), config)
         if config.repetition_penalty != 1:
             recent = np.concatenate([recent, drawn[:, None]], axis=1)[:, -RECENT:]
         for (row, writer), token, nats in zip(live, drawn.tolist(), paid.tolist()):
@@ -208,12 +183,13 @@ def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Ite
             if not live:
                 return
             model.keep(going)
-        logits = model.step(drawn)
+        if left:
+            logits = model.step(drawn)
     for row, writer in live:
         text = writer.finish()
         yield Piece(row, text, writer.end())
 
 
-def _as_it_is(config: SamplingConfig) -> bool:
-    """Whether the model's own distribution is drawn from."""
-    return (config.temperature, config.top_k, config.top_p, config.min_p, config.repetition_penalty) == (1, 0, 1, 0, 1)
+def _only_temperature(config: SamplingConfig) -> bool:
+    """Whether nothing but the temperature changes the model's own distribution."""
+    return (config.top_k, config.top_p, config.min_p, config.repetition_penalty) == (0, 1, 0, 1)

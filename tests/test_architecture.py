@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 LISTED = """
     errors visible disk cells config
     tokens word pieces subword tokenizer text fingerprint store corpus batches fetch
-    matvec runtime checkpoint sampling settings inspection trace units novelty
+    machine packing runtime stepper checkpoint sampling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
-    model metrics machine recipe optim evaluation gradients transfer advice events trainer training api
+    model metrics recipe optim evaluation gradients transfer advice events trainer training api
     curve lines picture dashboard tables heat screen options cli __main__
 """
 ORDER = LISTED.split()

@@ -8,7 +8,7 @@ from charrnn import cells
 from charrnn.config import ModelConfig
 from charrnn.kernels import cudnn
 from charrnn.model import Layer, Model
-from charrnn.runtime import Runtime, Stream
+from charrnn.runtime import Runtime
 
 SHAPES = [
     ModelConfig(cell="lstm", layers=2, hidden=7, embedding=3, vocabulary=11),
@@ -46,14 +46,6 @@ def test_numpy_steps_equal_torch_sequences(model):
     for mine, theirs in zip(here, state, strict=True):
         for a, b in zip(mine, theirs, strict=True):
             np.testing.assert_allclose(a, b.detach().numpy(), atol=1e-12)
-
-
-def test_a_stream_steps_as_the_equations_do(model):
-    runtime = Runtime(model.config, {name: value.detach().numpy() for name, value in model.named_parameters()})
-    stream, state = Stream(runtime), runtime.zero_state(1)
-    for token in tokens(model.config).flatten().tolist():
-        logits, state = runtime.step(np.array([token]), state)
-        np.testing.assert_allclose(stream.feed(token), logits[0], atol=1e-12)
 
 
 def test_whole_equals_pieces(model):
