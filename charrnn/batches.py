@@ -13,11 +13,13 @@ from charrnn.corpus import Store
 
 @dataclass(frozen=True)
 class Window:
-    """`inputs` and `targets` (T, B): each target is the token that follows its input. `fresh`: the rows start anew, from zero."""
+    """`inputs` and `targets` (T, B): each target is the token that follows its input. `fresh`: the rows start anew, from zero.
+    `after` (T+A, B): the token that follows each target, and A more; of a model that reads both ways."""
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
     fresh: bool
+    after: NDArray[np.int64]
 
 
 def fit(tokens: int, batch: int, window: int) -> tuple[int, int]:
@@ -32,6 +34,9 @@ class Batches:
 
     An epoch gives each row `length` tokens. With more than one row, each epoch starts at another place of the text (drawn from
     the seed and the epoch alone), so that what is left over at the end changes; the text is then read as a ring.
+
+    `ahead`: how many tokens more than its targets' followers a window's `after` holds; at a row's end it holds none, but the start
+    symbol in the last place.
     """
 
     store: Store
@@ -39,6 +44,7 @@ class Batches:
     batch: int
     window: int
     seed: int = 0
+    ahead: int = 0
 
     @property
     def length(self) -> int:
@@ -54,12 +60,15 @@ class Batches:
         epoch, place = divmod(step, self.steps_per_epoch)
         begin, end = (self.length * k // self.steps_per_epoch for k in (place, place + 1))
         phase = int(np.random.default_rng([self.seed, epoch]).integers(self.store.count)) if self.batch > 1 else 0
-        tokens = np.empty((end - begin + 1, self.batch), np.int64)
+        size, more = end - begin, self.ahead if end < self.length else 0
+        tokens = np.empty((size + 2 + more, self.batch), np.int64)
         for row in range(self.batch):
-            tokens[:, row] = self._ring(phase + row * self.length + begin - 1, end - begin + 1)
+            tokens[:, row] = self._ring(phase + row * self.length + begin - 1, len(tokens))
         if place == 0:
             tokens[0] = self.start
-        return Window(tokens[:-1], tokens[1:], place == 0)
+        if end == self.length:
+            tokens[-1] = self.start
+        return Window(tokens[:size], tokens[1 : size + 1], place == 0, tokens[2:])
 
     def _ring(self, begin: int, count: int) -> NDArray[Any]:
         begin %= self.store.count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 import types
@@ -17,9 +18,10 @@ LEVELS = ("char", "subword", "word", "byte")
 
 
 def setting(default: Any, help: str, *, low: float | None = None, high: float | None = None, above: float | None = None,
-            choices: tuple[str, ...] | None = None, group: str = "Options", unit: str | None = None) -> Any:
-    """A field that is also a command-line option: `low` and `high` are allowed themselves, `above` is not."""
-    about = {"help": help, "low": low, "high": high, "above": above, "choices": choices, "group": group, "unit": unit}
+            choices: tuple[str, ...] | None = None, group: str = "Options", unit: str | None = None, later: bool = False) -> Any:
+    """A field that is also a command-line option: `low` and `high` are allowed themselves, `above` is not. `later`: runs written before
+    the field was there lack it, and have its default."""
+    about = {"help": help, "low": low, "high": high, "above": above, "choices": choices, "group": group, "unit": unit, "later": later}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -45,6 +47,8 @@ class Config:
     def from_json(cls, values: Any) -> Self:
         """The reverse. What a file says is not trusted: CheckpointError for a missing, unknown or impossible value."""
         names = {field.name for field in dataclasses.fields(cls)}
+        if isinstance(values, dict):
+            values = {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("later")} | values
         if not isinstance(values, dict) or set(values) != names:
             found = sorted(set(values) ^ names) if isinstance(values, dict) else type(values).__name__
             raise CheckpointError(f"its {cls.__name__} has missing or unknown values: {found}")
@@ -102,20 +106,26 @@ class ModelConfig(Config):
     activation: str = setting("tanh", "", choices=("tanh", "relu", "sigmoid"))
     gru_reset: str = setting("before", "", choices=("before", "after"))
     vocabulary: int = setting(256, "", low=1, high=2**24)
+    bidirectional: bool = setting(False, "", later=True)
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """The stacks of layers, as their weights are named: one that reads forward and, where there is one, one that reads backward."""
+        return ("layers", "back") if self.bidirectional else ("layers",)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Each weight's name and shape; the input tables have a row more than the vocabulary, for the start symbol."""
+        """Each weight's name and shape; the input tables have a row more than the vocabulary, for the symbol at the text's ends."""
         V, E, H, G = self.vocabulary, self.embedding, self.hidden, GATES[self.cell]
         shapes: dict[str, tuple[int, ...]] = {"embedding": (V + 1, E)} if E else {}
-        for layer in range(self.layers):
+        for tower, layer in itertools.product(self.towers, range(self.layers)):
             inputs = H if layer else E or V + 1
-            shapes[f"layers.{layer}.w_x"] = (inputs, G * H)
+            shapes[f"{tower}.{layer}.w_x"] = (inputs, G * H)
             if self.cell != "mlp":
-                shapes[f"layers.{layer}.w_h"] = (H, G * H)
-            shapes[f"layers.{layer}.b"] = (G * H,)
+                shapes[f"{tower}.{layer}.w_h"] = (H, G * H)
+            shapes[f"{tower}.{layer}.b"] = (G * H,)
             if self.cell == "gru" and self.gru_reset == "after":
-                shapes[f"layers.{layer}.b_h"] = (H,)
-        return {**shapes, "output.w": (H, V), "output.b": (V,)}
+                shapes[f"{tower}.{layer}.b_h"] = (H,)
+        return {**shapes, "output.w": (len(self.towers) * H, V), "output.b": (V,)}
 
     def parameters(self) -> int:
         """How many numbers are learnt."""
@@ -144,6 +154,8 @@ class TrainingConfig(Config):
     hidden: int | None = setting(None, "Hidden units of each layer. Default: by text and time.", low=1, high=65536, group=_MODEL)
     embedding: int | None = setting(None, "Size of the input embedding; 0 is one-hot. Default: by the vocabulary.", low=0, high=65536,
                                     group=_MODEL)
+    bidirectional: bool = setting(False, "Read both ways, to fill gaps: each token is predicted from all that stands before and after "
+                                  "it. Such a model cannot go on from a prompt.", group=_MODEL, later=True)
     activation: str = setting("tanh", "φ of rnn and mlp.", choices=("tanh", "relu", "sigmoid"), group=_MODEL)
     gru_reset: str = setting("before", "Where gru applies its reset gate: before the product (the papers) or after (cuDNN).",
                              choices=("before", "after"), group=_MODEL)
@@ -182,7 +194,7 @@ class TrainingConfig(Config):
         """What is not at its default, as options of the command line; but for time, steps and epochs."""
         default = TrainingConfig()
         return tuple(word for name, value in self.as_json().items() if name not in ("time", "steps", "epochs")
-                     and value != getattr(default, name) for word in (option_name(name), str(value)))
+                     and value != getattr(default, name) for word in (option_name(name), str(value))[: 1 if value is True else 2])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from charrnn.text import Text
 
 WARM_UP = 256  # tokens a row reads before those it is scored on
 CHUNK = 256
+CHUNK_BOTH = 512  # of a model that reads both ways, whose backward tower is warmed up on WARM_UP tokens for each chunk
 
 
 class Tokens(Protocol):
@@ -46,7 +47,8 @@ class Held:
 
 @torch.no_grad()
 def score(model: Model, tokens: Tokens, *, rows: int | None = None) -> float:
-    """The nats of all tokens, the first one predicted from the zero state and the start symbol.
+    """The nats of all tokens, the first one predicted from the zero state and the start symbol. Of a bidirectional model: the sum of
+    −ln p(token | all others), which is no code length, as each token is told of by its neighbours and tells of them.
 
     A long text is cut into rows that are read side by side; each row but the first is warmed up on the WARM_UP tokens before
     its own, so that its state is all but the one that a single pass would have brought along (a test holds the difference
@@ -71,23 +73,48 @@ def score(model: Model, tokens: Tokens, *, rows: int | None = None) -> float:
 def _read(model: Model, tokens: Tokens, starts: NDArray[np.integer], length: int, state: State, *,
           scored: bool = True) -> tuple[float, State]:
     """Read `length` tokens of each row from its start on; the nats paid for them and the state after."""
-    nats, w = 0.0, model.output["w"]
-    for offset in range(0, length, CHUNK):
-        size = min(CHUNK, length - offset)
-        block = np.full((size + 1, len(starts)), model.config.vocabulary, np.int64)  # the start symbol before the first token
-        for row, start in enumerate(starts):
-            begin = int(start) + offset - 1
-            piece = tokens.read(max(begin, 0), begin + 1 + size)
-            block[size + 1 - len(piece) :, row] = piece
-        inputs = torch.from_numpy(block).to(w.device)
-        hidden, state = model.hidden(inputs[:-1], state)
+    nats, w, both = 0.0, model.output["w"], model.config.bidirectional and scored
+    chunk = CHUNK_BOTH if both else CHUNK
+    for offset in range(0, length, chunk):
+        size = min(chunk, length - offset)
+        begins = starts + offset - 1
+        block = _block(model, tokens, begins, size + 2 if both else size + 1)
+        inputs, targets = block[:size], block[1 : size + 1]
+        if both:
+            hidden, state = model.both(inputs, block[2:], state, _from_the_right(model, tokens, begins + size + 2))
+        else:
+            hidden, state = model.hidden(inputs, state)
         if scored:
-            nats += float(summed_nats(hidden.flatten(0, 1), w, model.output["b"], inputs[1:].flatten()))
+            nats += float(summed_nats(hidden.flatten(0, 1), w, model.output["b"], targets.flatten()))
     return nats, state
+
+
+def _block(model: Model, tokens: Tokens, begins: NDArray[np.integer], size: int) -> torch.Tensor:
+    """(size, B) tokens from each of `begins` on; the start symbol stands before the first one and after the last."""
+    block = np.full((size, len(begins)), model.config.vocabulary, np.int64)
+    for row, begin in enumerate(begins.tolist()):
+        piece = tokens.read(max(begin, 0), min(begin + size, tokens.count))
+        block[max(-begin, 0) : max(-begin, 0) + len(piece), row] = piece
+    return torch.from_numpy(block).to(model.output["w"].device)
+
+
+def _from_the_right(model: Model, tokens: Tokens, begins: NDArray[np.integer]) -> State:
+    """The backward tower's state (B) after it has read WARM_UP tokens down to place `begins`, or fewer at the text's end."""
+    state = model.zero_state(len(begins))
+    sizes = np.clip(tokens.count + 1 - begins, 0, WARM_UP)
+    for size in set(sizes.tolist()) - {0}:
+        rows = np.flatnonzero(sizes == size)
+        _, read = model.hidden(_block(model, tokens, begins[rows], size).flip(0), model.zero_state(len(rows)), backward=True)
+        for parts, found in zip(state, read):
+            for part, other in zip(parts, found):
+                part[torch.from_numpy(rows)] = other
+    return state
 
 
 def evaluate(run: Run, text: Text, *, device: str = "cpu") -> dict[str, Any]:
     """Score a text under a run's model; the figures of `charrnn evaluate --json`, `references` and `seen` beside them.
+
+    A bidirectional model's figures are no code length and no perplexity: their names begin with `pseudo_`, and nothing stands beside them.
 
     `references` gives bits per character for scale: [name, value] of a uniform and a unigram model of the run's tokens and of the
     standard compressors. `seen`: the share of the text that stands in the training text as well.
@@ -108,12 +135,15 @@ def evaluate(run: Run, text: Text, *, device: str = "cpu") -> dict[str, Any]:
     if text.digest == run.text["digest"]:
         seen = 1.0 - (run.text["validation_characters"] / run.text["characters"] if run.text["held_out"] else 0.0)
     seconds = time.monotonic() - began
+    figures = {
+        "nats": result.nats, "nats_per_token": result.nats_per_token, "nats_per_character": result.nats_per_character,
+        "perplexity": result.perplexity, "bits_per_character": result.bits_per_character, "bits_per_byte": result.bits_per_byte}
+    if run.config.bidirectional:
+        figures = {f"pseudo_{name}": value for name, value in figures.items()}
     return {
-        "run": str(run.path), "level": tokenizer.level, "tokens": result.tokens, "characters": result.characters,
-        "bytes": result.bytes, "nats": result.nats, "nats_per_token": result.nats_per_token,
-        "nats_per_character": result.nats_per_character, "perplexity": result.perplexity,
-        "bits_per_character": result.bits_per_character, "bits_per_byte": result.bits_per_byte, "unknown_characters": unknown,
-        "seconds": seconds, "seen": seen, "references": references(run.unigram, counts, paid, text),
+        "run": str(run.path), "level": tokenizer.level, "tokens": result.tokens, "characters": result.characters, "bytes": result.bytes,
+        **figures, "unknown_characters": unknown, "seconds": seconds, "seen": seen,
+        "references": [] if run.config.bidirectional else references(run.unigram, counts, paid, text),
     }
 
 

@@ -16,7 +16,10 @@ class Event:
 
     def as_json(self) -> dict[str, Any]:
         """The event's name and fields, in order."""
-        return {"event": self.event, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        if fields.get("bidirectional") and "validation_perplexity" in fields:
+            fields = {name.replace("validation_perp", "validation_pseudo_perp"): value for name, value in fields.items()}
+        return {"event": self.event, **fields}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ class Start(Event):
     threads: int
     seconds: float
     notes: tuple[str, ...]
+    bidirectional: bool = False
     options: tuple[str, ...] = ()
     curve: tuple[tuple[int, float, float], ...] = ()
 
@@ -67,7 +71,7 @@ class Step(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Event):
-    """The whole validation part scored. `perplexity` is exp(nats / tokens)."""
+    """The whole validation part scored. `perplexity` is exp(nats / tokens); of a bidirectional model JSON names it a pseudo-perplexity."""
 
     event: ClassVar[str] = "evaluation"
     training_nats_per_character: float
@@ -76,6 +80,7 @@ class Evaluation(Event):
     validation_perplexity: float
     best: bool
     seconds: float
+    bidirectional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,3 +121,4 @@ class End(Event):
     validation_perplexity: float
     outlook: str = ""
     advice: tuple[str, ...] = ()
+    bidirectional: bool = False

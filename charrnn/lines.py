@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -61,7 +62,8 @@ class PlainLines(View):
             self.start = event
             resumed = f", from step {event.step:,} on" if event.step else ""
             return [
-                f"training on {on_one_line(event.text)}: {event.cell} {event.layers} x {event.hidden}, "
+                f"training on {on_one_line(event.text)}: {event.cell} {event.layers} x {event.hidden}"
+                f"{' both ways' if event.bidirectional else ''}, "
                 f"{event.level} level, {event.vocabulary:,} tokens, {count(event.parameters)} parameters, "
                 f"{event.steps:,} steps{resumed}; run {on_one_line(event.run)}",
                 *(f"note: {on_one_line(note)}" for note in event.notes),
@@ -109,7 +111,8 @@ def conclusion(
         *(f"- {on_one_line(line)}" for line in end.advice),
         "",
         "Next:",
-        *([f"  charrnn sample {visible(run, keep='')}{_prompt(sample)}",
+        *([f"  charrnn fill {visible(run, keep='')} {_gap(sample)}" if end.bidirectional else
+           f"  charrnn sample {visible(run, keep='')}{_prompt(sample)}",
            f"  charrnn evaluate {visible(run, keep='')} OTHER.txt"] if end.best_step else []),
         f"  charrnn train {visible(_next_training(end, start, texts), keep='')}",
     ]
@@ -125,9 +128,10 @@ def _next_training(end: End, start: Start | None, texts: Sequence[str]) -> str:
     if end.outlook == "memory":
         return "OTHER.txt"
     if (end.reason == "stopped early" or end.outlook == "overfits") and start:
-        kept = dict(zip(start.options[::2], start.options[1::2], strict=True))
+        kept = {word: "" if following.startswith("--") else following
+                for word, following in itertools.pairwise((*start.options, "--")) if word.startswith("--")}
         kept |= {"--hidden": str(max(1, start.hidden // 2)), "--dropout": "0.4"}
-        options = [shlex.join(word for pair in kept.items() for word in pair)]
+        options = [shlex.join(word for pair in kept.items() for word in pair if word)]
         return " ".join([text, "--out", shlex.quote(_another(end.run, "smaller")), *options])
     minutes = max(1, math.ceil(end.seconds / 20))
     nice = next((m for m in (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120) if m >= minutes), None)
@@ -146,9 +150,18 @@ def _prompt(sample: Sample | None) -> str:
     return f" --prompt {shlex.quote(good)}" if good else ""
 
 
+def _gap(sample: Sample | None) -> str:
+    """Words that the model knows each character of, with one between them to fill."""
+    words = (sample.text if sample else "").split()[1:]
+    good = next(((a, b, c) for a, b, c in zip(words, words[1:], words[2:]) if visible(a + c) == a + c and len(b) < 9), ("", "abc", ""))
+    return shlex.quote(f"{good[0]} {'_' * len(good[1])} {good[2]}".strip())
+
+
 def _losses(event: Evaluation | End) -> str:
     nats, bits = figure(event.validation_nats_per_character), figure(event.validation_bits_per_character)
     perplexity = figure(event.validation_perplexity, 2)
+    if event.bidirectional:
+        return f"validation {nats} pseudo-nats/character, pseudo-perplexity {perplexity}"
     return f"validation {nats} nats/character = {bits} bits/character, perplexity {perplexity}"
 
 

@@ -1,4 +1,10 @@
-"""The recurrent language model: tokens in, logits out, the state in and out of every call."""
+"""The recurrent language model: tokens in, logits out, the state in and out of every call.
+
+One that reads both ways has two towers of layers that never see each other below the output: the token at t is predicted from the
+forward state at t−1 and the backward state at t+1, so that nothing leaks. (In a stack of layers that each join both directions, as
+Schuster and Paliwal's (1997) network is often built, the second layer would be told at t−1 what the backward state there knows: the
+token at t itself.)
+"""
 
 from __future__ import annotations
 
@@ -66,17 +72,17 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    """Embedding (or one-hot), L recurrent layers, and the output layer."""
+    """Embedding (or one-hot), L recurrent layers, L more that read backward where the model is bidirectional, and the output layer."""
 
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         V, E, H = config.vocabulary, config.embedding, config.hidden
         self.embedding = nn.Parameter(torch.empty(V + 1, E)) if E else None
-        self.layers = nn.ModuleList(
+        self.layers, self.back = (nn.ModuleList(
             Layer(config.cell, H if layer else E or V + 1, H, activation=config.activation, reset=config.gru_reset)
-            for layer in range(config.layers))
-        self.output = nn.ParameterDict({"w": nn.Parameter(torch.empty(H, V)), "b": nn.Parameter(torch.zeros(V))})
+            for layer in range(config.layers if tower in config.towers else 0)) for tower in ("layers", "back"))
+        self.output = nn.ParameterDict({"w": nn.Parameter(torch.empty(len(config.towers) * H, V)), "b": nn.Parameter(torch.zeros(V))})
         self.initialise(generator or torch.Generator().manual_seed(0))
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -84,25 +90,26 @@ class Model(nn.Module):
         with torch.no_grad():
             if self.embedding is not None:
                 self.embedding.normal_(generator=generator)
-            for layer in self.layers:
-                layer.initialise(generator)  # type: ignore[operator]
-            self.output["w"].normal_(0, 1 / math.sqrt(self.config.hidden), generator=generator)
+            for layer in (*self.layers, *self.back):
+                layer.initialise(generator)
+            self.output["w"].normal_(0, 1 / math.sqrt(len(self.output["w"])), generator=generator)
             self.output["b"].zero_()
 
     def zero_state(self, rows: int) -> State:
-        """The state before a text."""
+        """The state of one tower before a text."""
         one = self.output["w"]
         return tuple(tuple(one.new_zeros(rows, self.config.hidden) for _ in range(STATES[self.config.cell]))
                      for _ in range(self.config.layers))
 
-    def hidden(self, tokens: Tensor, state: State, *, dropout: float = 0.0,
-               generator: torch.Generator | None = None) -> tuple[Tensor, State]:
+    def hidden(self, tokens: Tensor, state: State, *, dropout: float = 0.0, generator: torch.Generator | None = None,
+               backward: bool = False) -> tuple[Tensor, State]:
         """tokens (T, B) → the last layer's outputs (T, B, H) and the state after.
 
-        `dropout` is variational (Gal and Ghahramani 2016): a row's mask is the same at each of its T steps.
+        `dropout` is variational (Gal and Ghahramani 2016): a row's mask is the same at each of its T steps. `backward`: of the tower
+        that reads backward, which is given its tokens in the order that it reads them in, the last one first.
         """
         new, outputs = [], tokens
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.back if backward else self.layers):
             outputs, after = layer(outputs, state[number]) if number else layer(self.embedding, state[0], tokens=tokens)
             if dropout:
                 keep = outputs.new_empty(outputs.shape[1:]).bernoulli_(1 - dropout, generator=generator)
@@ -110,9 +117,24 @@ class Model(nn.Module):
             new.append(after)
         return outputs, tuple(new)
 
-    def forward(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """tokens (T, B) → logits (T, B, V) of the tokens that follow, and the state after."""
-        outputs, state = self.hidden(tokens, state)
+    def both(self, before: Tensor, after: Tensor, state: State, back: State, *, dropout: float = 0.0,
+             generator: torch.Generator | None = None) -> tuple[Tensor, State]:
+        """What the output layer of a bidirectional model sees (T, B, 2H), and the forward state after.
+
+        before (T, B): the token before each predicted one. after (T+A, B): the token after each, and A more that the backward tower is
+        to read first. `back`: its state at the right end of `after`.
+        """
+        forward, state = self.hidden(before, state, dropout=dropout, generator=generator)
+        backward, _ = self.hidden(after.flip(0), back, dropout=dropout, generator=generator, backward=True)
+        return torch.cat([forward, backward.flip(0)[: len(forward)]], 2), state
+
+    def forward(self, tokens: Tensor, state: State, after: Tensor | None = None) -> tuple[Tensor, State]:
+        """tokens (T, B) → logits (T, B, V) of the tokens that follow, and the state after; a bidirectional model is given the tokens
+        `after` those as well (see `both`), and reads them from the zero state."""
+        if after is None:
+            outputs, state = self.hidden(tokens, state)
+        else:
+            outputs, state = self.both(tokens, after, state, self.zero_state(tokens.shape[1]))
         return outputs @ self.output["w"] + self.output["b"], state
 
     def weights(self) -> dict[str, NDArray[np.float32]]:

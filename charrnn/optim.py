@@ -49,8 +49,9 @@ class Optimizer:
 
     def __init__(self, model: Model, lr: float, matrix_lr: float) -> None:
         self.lr, self.matrix_lr = lr, matrix_lr
-        table = None if model.config.embedding else "layers.0.w_x"
-        self.matrices = {name: p for name, p in model.named_parameters() if name.startswith("layers") and p.ndim == 2 and name != table}
+        tables = () if model.config.embedding else [f"{tower}.0.w_x" for tower in model.config.towers]
+        self.matrices = {name: p for name, p in model.named_parameters()
+                         if name.startswith(model.config.towers) and p.ndim == 2 and name not in tables}
         self.rest = {name: p for name, p in model.named_parameters() if name not in self.matrices}
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
         self.adamw = torch.optim.AdamW(self.rest.values(), lr=lr, betas=BETAS, eps=EPSILON, weight_decay=0.0, fused=True)

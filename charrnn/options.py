@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charrnn.config import Config
+from charrnn.config import Config, option_name
 
 
 def from_fields(config: type[Config], receiver: str = "given") -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -28,7 +28,8 @@ def from_fields(config: type[Config], receiver: str = "given") -> Callable[[Call
         @functools.wraps(command)
         def called(**values: Any) -> None:
             taken = {name: values.pop(name) for name in names}
-            given = {name: tuple(value) if isinstance(value, list) else value for name, value in taken.items() if value not in (None, [])}
+            given = {name: tuple(value) if isinstance(value, list) else value for name, value in taken.items()
+                     if value not in (None, []) and value is not False}
             command(**values, **{receiver: given})
 
         places = {p.name: p for p in own}
@@ -48,12 +49,13 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     text = about["help"]
     if about["choices"]:
         text += f" One of {', '.join(about['choices'])}."
-    if default not in (None, (), ""):
+    if default not in (None, (), "") and kind is not bool:
         text += f" Default: {default:g}." if isinstance(default, float) else f" Default: {default}."
-    option = typer.Option(help=text, show_default=False, rich_help_panel=about["group"], metavar=_metavar(field.name, kind))
+    flags = (option_name(field.name),) if kind is bool else ()
+    option = typer.Option(*flags, help=text, show_default=False, rich_help_panel=about["group"], metavar=_metavar(field.name, kind))
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
 
 
-def _metavar(name: str, kind: Any) -> str:
+def _metavar(name: str, kind: Any) -> str | None:
     special = {"time": "TIME", "prompt": "TEXT", "stop": "TEXT", "device": "DEVICE", "encoding": "NAME"}
-    return special.get(name) or {int: "N", float: "X", str: "NAME"}.get(kind, "TEXT")
+    return special.get(name) or {int: "N", float: "X", str: "NAME", bool: None}.get(kind, "TEXT")

@@ -178,7 +178,9 @@ def _losses(story: Story, width: int) -> RenderableType:
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True, style="dim")
         grid.add_column(no_wrap=True, justify="right")
-    heads = ("nats/char", "bits/char", "perplexity") if wide else ("nats/ch", "bits/ch", "perplexity")
+    heads = ["nats/char", "bits/char", "perplexity"] if wide else ["nats/ch", "bits/ch", "perplexity"]
+    if evaluation and evaluation.bidirectional:
+        heads[2] = "pseudo-perplexity" if wide else "pseudo-pp."
     names = ("characters/s", "learning rate", "gradient norm") if wide else ("char/s", "rate", "norm")
     rates = [
         count(step.characters_per_second) if step else "-",

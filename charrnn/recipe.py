@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -79,10 +81,23 @@ class Plan(Config):
 def shape(config: TrainingConfig, tokens: int, vocabulary: int) -> ModelConfig:
     """The model for a training part of so many tokens."""
     width = config.hidden or hidden(tokens, budget(config) or DEFAULT_SECONDS)
-    return ModelConfig(
+    model = ModelConfig(
         cell=config.cell, layers=config.layers or 1, hidden=width, vocabulary=vocabulary,
         embedding=embedding(vocabulary, width) if config.embedding is None else config.embedding,
         activation=config.activation, gru_reset=config.gru_reset)
+    if not config.bidirectional:
+        return model
+    both = dataclasses.replace(model, bidirectional=True)
+    return both if config.hidden else of_size(both, model.parameters(), config.embedding)
+
+
+def of_size(model: ModelConfig, parameters: int, table: int | None = None) -> ModelConfig:
+    """The same kind of model at the width whose parameters come nearest to so many; `table`: its embedding, else by the width."""
+    def at(width: int) -> ModelConfig:
+        return dataclasses.replace(model, hidden=width, embedding=embedding(model.vocabulary, width) if table is None else table)
+
+    low = bisect.bisect_left(range(1, 4096), parameters, key=lambda width: at(width).parameters())
+    return min((at(max(low, 1)), at(low + 1)), key=lambda found: abs(found.parameters() - parameters))
 
 
 def rows_and_window(config: TrainingConfig, tokens: int) -> tuple[int, int]:

@@ -15,15 +15,24 @@ State = tuple[tuple[Floats, ...], ...]  # for each layer what cells.STATES count
 
 
 class Runtime:
-    """The weights, named and shaped as `ModelConfig.shapes()`, ready to step."""
+    """The weights, named and shaped as `ModelConfig.shapes()`, ready to step.
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, Floats]) -> None:
+    Of a bidirectional model it is one tower: that which reads forward, or the other one, which is given its tokens last one first. The
+    sum of both towers' logits is the model's.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Floats], *, backward: bool = False) -> None:
         self.config = config
-        self.weights = weights
-        table = weights["layers.0.w_x"]
+        tower, other = ("back", "layers") if backward else ("layers", "back")
+        self.weights = {name.replace("back.", "layers."): value for name, value in weights.items() if not name.startswith(f"{other}.")}
+        if config.bidirectional:
+            half = slice(config.hidden, None) if backward else slice(None, config.hidden)
+            self.weights["output.w"] = weights["output.w"][half]
+            self.weights["output.b"] = weights["output.b"] * (not backward)
+        table = weights[f"{tower}.0.w_x"]
         if config.embedding:
             table = weights["embedding"] @ table
-        self.table = table + weights["layers.0.b"]  # (V+1, G·H): what each token contributes to the first layer's gates
+        self.table = table + weights[f"{tower}.0.b"]  # (V+1, G·H): what each token contributes to the first layer's gates
 
     def zero_state(self, rows: int) -> State:
         """The state before a text."""

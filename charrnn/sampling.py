@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from charrnn import machine
 from charrnn.config import SamplingConfig
+from charrnn.errors import UsageError
 from charrnn.runtime import Rows, Runtime
 from charrnn.stepper import Stepper, library
 
@@ -149,8 +150,12 @@ def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Ite
     """Draw `config.count` samples side by side; yields their pieces as they come, never half a character.
 
     Sample i is drawn with seed + i, whatever the others do. `prompt` (by default the configuration's) is not repeated in the pieces.
-    The nats are those of the model itself for what was drawn, before temperature, penalty and filters.
+    The nats are those of the model itself for what was drawn, before temperature, penalty and filters. UsageError for a model that
+    reads both ways.
     """
+    if run.config.bidirectional:
+        raise UsageError(f"{run.path}: this model reads both ways: it needs the text after a gap as well as before it, so it cannot go on "
+                         f"from a prompt; fill gaps with it: charrnn fill {run.path} 'the ____ machine'")
     tokenizer, rows = run.tokenizer, config.count
     seed = secrets.randbits(32) if config.seed is None else config.seed
     told = tokenizer.model_ids(tokenizer.encode(config.prompt if prompt is None else prompt))

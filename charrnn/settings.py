@@ -14,7 +14,7 @@ from charrnn.config import TrainingConfig, option_name
 from charrnn.errors import CheckpointError, UsageError
 
 MACHINE = ("device", "threads")  # may change from session to session
-SHAPE = ("level", "cell", "layers", "hidden", "embedding", "activation", "gru_reset")  # comes with another run's weights
+SHAPE = ("level", "cell", "layers", "hidden", "embedding", "activation", "gru_reset", "bidirectional")  # comes with another run's weights
 
 
 def decide(run: Path, given: Mapping[str, Any], *, resume: bool = False, init_from: Run | None = None) -> TrainingConfig:

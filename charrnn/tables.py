@@ -24,23 +24,29 @@ def evaluation_table(figures: Mapping[str, Any], stream: TextIO | None = None) -
     """Print the figures of an evaluation, and how the model compares.
 
     `figures` has run, level, tokens, characters, bytes, nats, nats_per_token, nats_per_character, perplexity,
-    bits_per_character, bits_per_byte, unknown_characters, seconds; and may have references: (name, bits per character).
+    bits_per_character, bits_per_byte (with pseudo_ before these six, of a bidirectional model), unknown_characters, seconds; and may
+    have references: (name, bits per character).
     """
     from rich.text import Text
 
+    pseudo = "pseudo_perplexity" in figures
+    mark, key = ("pseudo-", "pseudo_") if pseudo else ("", "")
     rows = [
-        ("bits per character", figure(figures["bits_per_character"])),
-        ("nats per character", figure(figures["nats_per_character"])),
-        ("bits per byte", figure(figures["bits_per_byte"])),
-        ("nats per token", figure(figures["nats_per_token"])),
-        ("perplexity per token", figure(figures["perplexity"])),
-        ("nats in all", figure(figures["nats"], 1)),
+        (f"{mark}bits per character", figure(figures[f"{key}bits_per_character"])),
+        (f"{mark}nats per character", figure(figures[f"{key}nats_per_character"])),
+        (f"{mark}bits per byte", figure(figures[f"{key}bits_per_byte"])),
+        (f"{mark}nats per token", figure(figures[f"{key}nats_per_token"])),
+        (f"{mark}perplexity per token", figure(figures[f"{key}perplexity"])),
+        (f"{mark}nats in all", figure(figures[f"{key}nats"], 1)),
         *((name, f"{figures[name]:,}") for name in ("tokens", "characters", "bytes")),
         ("unknown characters", f"{figures['unknown_characters']:,}"),
         ("time", f"{figures['seconds']:.1f} s"),
     ]
     head = Text.assemble((on_one_line(str(figures["run"])), "bold"), (f"  {figures['level']} level", "dim"))
     parts: list[RenderableType] = [head, _pairs(rows)]
+    if pseudo:
+        parts.append(Text("pseudo: each token is predicted from the text on both sides of it. Such figures compare bidirectional models "
+                          "with each other, not with perplexities or compressors.", "dim"))
     references = [(str(name), float(bits)) for name, bits in figures.get("references") or () if bits is not None]
     if references:
         ranking = [*references, (MODEL, figures["bits_per_character"])]

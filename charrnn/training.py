@@ -100,7 +100,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
         ending = bool(progress.done) or stop()
         if ending or time.monotonic() - session.saved >= (SAVE_EVERY if due else SAVE_LATEST):
             yield from session.save()
-        if progress.done or now - sampled >= SAMPLE_EVERY:
+        if (progress.done or now - sampled >= SAMPLE_EVERY) and not trainer.model.config.bidirectional:
             yield session.sample()
             sampled = time.monotonic()
         if ending:
@@ -177,7 +177,8 @@ class Session:
             vocabulary=corpus.tokenizer.size, cell=model.cell, layers=model.layers, hidden=model.hidden, embedding=model.embedding,
             parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=trainer.scored.tokens,
             steps=trainer.progress.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=threads,
-            seconds=trainer.progress.seconds, notes=notes, options=trainer.config.options(), curve=tuple(trainer.progress.curve))
+            seconds=trainer.progress.seconds, notes=notes, bidirectional=model.bidirectional, options=trainer.config.options(),
+            curve=tuple(trainer.progress.curve))
 
     def stepped(self, tokens: int, nats: float, seconds: float) -> Step:
         """A step event for the last `tokens`, which cost `nats` and took `seconds`."""
@@ -206,7 +207,8 @@ class Session:
         if better:
             progress.best = {"step": progress.step, **figures, "validation_nats_per_token": result.nats_per_token}
             self.best = self.snapshot()
-        return Evaluation(step=progress.step, best=better, seconds=progress.seconds, validation_perplexity=result.perplexity, **figures)
+        return Evaluation(step=progress.step, best=better, seconds=progress.seconds, validation_perplexity=result.perplexity,
+                          bidirectional=self.trainer.model.config.bidirectional, **figures)
 
     def keep_time(self, offset: float) -> None:
         """Where time is what was given: plan the rest of the run again if the machine's pace has changed, so that it ends in time.
@@ -275,4 +277,4 @@ class Session:
             best_step=progress.best.get("step", 0), seconds=progress.seconds, parameters=trainer.model.config.parameters(),
             characters_per_second=read / self.tokens_per_character / max(progress.seconds, 1e-9), **figures,
             validation_perplexity=perplexity(progress.best.get("validation_nats_per_token", math.nan)),
-            outlook=outlook, advice=(said,) if said else ())
+            outlook=outlook, advice=(said,) if said else (), bidirectional=trainer.model.config.bidirectional)

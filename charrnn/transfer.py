@@ -15,11 +15,11 @@ def copy_weights(model: Model, ours: Tokenizer, other: Run) -> list[str]:
     place = {theirs.symbol(token): token for token in range(theirs.size)}
     pairs = [(token, place[ours.symbol(token)]) for token in range(ours.size) if ours.symbol(token) in place]
     here, there = (torch.tensor(side) for side in zip(*pairs))
-    table = "embedding" if model.config.embedding else "layers.0.w_x"
+    tables = ["embedding"] if model.config.embedding else [f"{tower}.0.w_x" for tower in model.config.towers]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             source = torch.from_numpy(other.weights[name]).to(parameter.device)
-            if name == table:
+            if name in tables:
                 parameter[here] = source[there]
                 parameter[-1] = source[-1]
             elif name == "output.w":

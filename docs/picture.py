@@ -23,8 +23,9 @@ KINDS: dict[str, type[Event]] = {kind.event: kind for kind in Event.__subclasses
 def events(lines: Iterable[str]) -> Iterator[Event]:
     """The events that JSON lines tell of: null is a figure that is not a number, a list a tuple."""
     for line in lines:
+        told = {name.replace("pseudo_", ""): value for name, value in json.loads(line).items()}
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else math.nan if value is None else value
-                                  for name, value in json.loads(line).items()}
+                                  for name, value in told.items()}
         yield KINDS[fields.pop("event")](**fields)
 
 

@@ -28,7 +28,8 @@ TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "ker
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {
     "train": """--out --resume --init-from --json --level --vocab-size --valid --encoding --errors --cell --layers --hidden --embedding
-        --activation --gru-reset --dropout --time --steps --epochs --batch --window --lr --clip --seed --device --threads""",
+        --bidirectional --activation --gru-reset --dropout --time --steps --epochs --batch --window --lr --clip --seed --device
+        --threads""",
     "sample": "--novelty --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop --count --seed",
     "evaluate": "--encoding --errors --device --threads --json",
     "inspect": "--text --unit --gate --find --gradients --json",
