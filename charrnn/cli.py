@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 import charrnn
-from charrnn.config import SamplingConfig, TrainingConfig
+from charrnn.config import FillingConfig, SamplingConfig, TrainingConfig
 from charrnn.errors import CharRNNError, DataError, StorageError, UsageError
 from charrnn.options import from_fields
 
@@ -177,6 +177,25 @@ def _copied(run: Any, texts: list[str]) -> list[dict[str, Any]]:
     return [known_text.of(text) for text in texts]
 
 
+@command
+@from_fields(FillingConfig)
+def fill(run: RunArgument,
+         text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False, help="The text with its gaps, or - for stdin.")], *,
+         json: Json = False, given: dict[str, Any]) -> None:
+    """Fill the gaps of a text, such as 'the time ___ by H. G. ____', from what stands on both sides of them."""
+    from charrnn import checkpoint, screen
+    from charrnn.filling import fill as candidates
+
+    config = FillingConfig(**given)
+    model = checkpoint.load(run)
+    found = candidates(model, known(_prompt(text, "the text"), model.tokenizer, "the text", mark=config.gap), config)
+    if json:
+        for one in found:
+            print(jsons.dumps(one.as_json(), ensure_ascii=False))
+    else:
+        screen.filling_table((one.pieces, one.log_probability, one.share) for one in found)
+
+
 class Writer:
     """Text to stdout as it comes. On a terminal, control characters that a model may have learnt are shown, not obeyed."""
 
@@ -207,8 +226,9 @@ def _prompt(given: str, option: str = "--prompt") -> str:
         raise DataError(f"stdin: {option} is not UTF-8 at byte {error.start}") from None
 
 
-def known(prompt: str, tokenizer: Any, option: str = "--prompt") -> str:
-    """The prompt in the Unicode form that the model knows most of, composed or not; what it has never seen is named on stderr."""
+def known(prompt: str, tokenizer: Any, option: str = "--prompt", mark: str = "") -> str:
+    """The prompt in the Unicode form that the model knows most of, composed or not; what it has never seen is named on stderr, but for
+    `mark`, which is no part of the text."""
     import unicodedata
 
     from charrnn import screen
@@ -217,11 +237,12 @@ def known(prompt: str, tokenizer: Any, option: str = "--prompt") -> str:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{option}: not UTF-8 at character {error.start}") from None
-    unknown = tokenizer.unknown(prompt)
+    unknown = tokenizer.unknown(prompt.replace(mark, "") if mark else prompt)
     for form in ("NFC", "NFD"):
         other = unicodedata.normalize(form, prompt)
-        if unknown and len(tokenizer.unknown(other)) < len(unknown):
-            prompt, unknown = other, tokenizer.unknown(other)
+        there = tokenizer.unknown(other.replace(mark, "") if mark else other) if unknown else []
+        if unknown and len(there) < len(unknown):
+            prompt, unknown = other, there
             screen.warn(f"the prompt is read in Unicode form {form}, as the training text is written")
     if unknown:
         screen.warn(f"the model has never seen {' '.join(map(repr, unknown[:20]))}: read as an unknown symbol")

@@ -10,12 +10,12 @@ from typing import Any, TextIO
 from charrnn.events import Event
 from charrnn.heat import coloured_text, gradient_view, units_table
 from charrnn.lines import JsonLines, PlainLines, View, write_line
-from charrnn.tables import catalogue_table, download, evaluation_table, inspect_view
+from charrnn.tables import catalogue_table, download, evaluation_table, filling_table, inspect_view
 from charrnn.visible import count, duration, figure, on_one_line, size, visible
 
 __all__ = [
     "catalogue_table", "coloured_text", "count", "dashboard_svg", "download", "duration", "error_line", "evaluation_table", "figure",
-    "gradient_view", "inspect_view", "novelty_line", "size", "training_view", "units_table", "visible", "warn",
+    "filling_table", "gradient_view", "inspect_view", "novelty_line", "size", "training_view", "units_table", "visible", "warn",
 ]  # fmt: skip
 
 

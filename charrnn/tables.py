@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from charrnn import curve
-from charrnn.visible import figure, on_one_line, size
+from charrnn.visible import figure, on_one_line, size, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PIPED = 400  # columns of a pipe or a file: enough for every table
 CURVE = (78, 14)  # columns and rows of a curve at most
 BAR = 28
+AROUND = 30  # characters of a text that are shown around a gap
 MODEL = "this model"
 
 
@@ -52,6 +53,28 @@ def evaluation_table(figures: Mapping[str, Any], stream: TextIO | None = None) -
         ranking = [*references, (MODEL, figures["bits_per_character"])]
         parts += [Text("\nbits per character of the same text, for scale", "bold"), _bars(ranking)]
     _show(parts, stream)
+
+
+def filling_table(found: Iterable[tuple[Sequence[str], float, float]], stream: TextIO | None = None) -> None:
+    """Print candidates for the gaps of a text: share, ln p, and the text around the gaps with what was filled in standing out.
+
+    Each is (text and fills in turn, ln p, share).
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    table.add_row(Text("share", "dim"), Text("ln p", "dim"), "")
+    for pieces, nats, share in found:
+        shown = [f"…{pieces[0][-AROUND:]}" if len(pieces[0]) > AROUND else pieces[0],
+                 *(f"{piece[:AROUND]}…{piece[-AROUND:]}" if len(piece) > 2 * AROUND else piece for piece in pieces[1:-1]),
+                 f"{pieces[-1][:AROUND]}…" if len(pieces[-1]) > AROUND else pieces[-1]]
+        text = Text.assemble(*((visible(piece, keep=""), "bold green" if number % 2 else "") for number, piece in enumerate(shown)))
+        table.add_row(f"{100 * share:.1f} %", figure(nats, 2), text)
+    _show([table], stream)
 
 
 def inspect_view(run: Mapping[str, Any], stream: TextIO | None = None) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 LISTED = """
     errors visible disk cells config
     tokens word pieces subword tokenizer text fingerprint store corpus batches fetch
-    machine packing runtime stepper checkpoint sampling settings inspection trace units novelty
+    machine packing runtime stepper checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics recipe optim evaluation gradients transfer advice events trainer training api
     curve lines picture dashboard tables heat screen options cli __main__
@@ -31,6 +31,7 @@ OPTIONS = {
         --bidirectional --activation --gru-reset --dropout --time --steps --epochs --batch --window --lr --clip --seed --device
         --threads""",
     "sample": "--novelty --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop --count --seed",
+    "fill": "--json --gap --length --count --width",
     "evaluate": "--encoding --errors --device --threads --json",
     "inspect": "--text --unit --gate --find --gradients --json",
     "fetch": "--to --mirror",

@@ -1,0 +1,173 @@
+"""Gaps: what may stand in them, and candidates against all there are."""
+
+import itertools
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+from conftest import VERSE
+
+from charrnn.checkpoint import Run
+from charrnn.cli import main
+from charrnn.config import FillingConfig, ModelConfig, TrainingConfig
+from charrnn.errors import UsageError
+from charrnn.filling import fill
+from charrnn.gaps import Alphabet, Gap, lengths, parts
+from charrnn.model import Model
+from charrnn.tokenizer import build
+
+
+def made(text, tmp_path, level="char", bidirectional=False, scale=2.0, seed=0):
+    """A run with weights that mean nothing, but are large enough to prefer."""
+    tokenizer = build(level, lambda: [text], None if level in ("char", "byte") else 320)
+    config = ModelConfig(cell="gru", layers=2, hidden=8, embedding=5, vocabulary=tokenizer.size, bidirectional=bidirectional)
+    model = Model(config, torch.Generator().manual_seed(seed))
+    for weight in model.parameters():
+        weight.data *= scale
+    weights = {name: value.astype(np.float64) for name, value in model.weights().items()}
+    return Run(tmp_path, config, TrainingConfig(level=level), tokenizer, weights, np.ones(tokenizer.size, np.int64),
+               (np.zeros(0, np.uint64), 0), {}, {})
+
+
+def log_p(run, text):
+    """ln p of each token of a text (N): given those before it, or of a model that reads both ways given all others."""
+    model = Model(run.config).double()
+    model.load(run.weights)
+    ids = torch.from_numpy(run.tokenizer.encode(text)).long()[:, None]
+    end = torch.tensor([[run.config.vocabulary]])
+    after = torch.cat([ids[1:], end]) if run.config.bidirectional else None
+    with torch.no_grad():
+        logits, _ = model(torch.cat([end, ids[:-1]]), model.zero_state(1), after)
+    return torch.log_softmax(logits[:, 0], 1)[torch.arange(len(ids)), ids[:, 0]].numpy()
+
+
+@pytest.mark.parametrize("text, length, expected", [
+    ("a_b", None, ["a", Gap(1, 1), "b"]), ("__", None, ["", Gap(2, 2), ""]), ("a_ __", "3-5", ["a", Gap(3, 5), " ", Gap(3, 5), ""]),
+])
+def test_runs_of_marks_are_gaps(text, length, expected):
+    assert parts(text, "_", length) == expected
+
+
+@pytest.mark.parametrize("wrong", ["", "0", "5-3", "x", "1-999", "3-"])
+def test_wrong_lengths_are_refused(wrong):
+    with pytest.raises(UsageError, match="--length"):
+        lengths(wrong)
+
+
+@pytest.mark.parametrize("text, mark", [("no gap", "_"), ("a_b", "__")])
+def test_a_text_without_a_gap_is_refused(text, mark):
+    with pytest.raises(UsageError):
+        parts(text, mark)
+
+
+@pytest.mark.parametrize("level", ["char", "byte", "word", "subword"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_what_encodes_a_text_may_stand_in_a_gap_of_its_length(level, form):
+    """Token by token, each is allowed, and at the end nothing is left or owed; one character less room refuses it."""
+    text = unicodedata.normalize(form, VERSE)
+    alphabet = Alphabet(tokenizer := build(level, lambda: [text], None if level in ("char", "byte") else 320))
+    letters = sum(not unicodedata.category(character).startswith("M") for character in text)
+    if level == "byte":
+        letters = len(text)  # a byte does not tell that the character it begins is a mark
+    for spare in (0, -1):
+        room, owed, ok = np.array([letters + spare]), np.array([0]), True
+        for token in tokenizer.encode(text):
+            ok &= alphabet.allowed(room, owed)[0, token]
+            room, owed = alphabet.after(np.array([token]), room, owed)
+        assert ok == (spare == 0) and (spare or (room[0], owed[0]) == (0, 0))
+
+
+def test_one_way_candidates_are_weighed_as_all_there_are(tmp_path):
+    """Two gaps, a beam wide enough for everything: shares are those of ln p of every possible text."""
+    run = made("abcd ", tmp_path)
+    found = fill(run, "ab_ca__d", FillingConfig(count=1000, width=1000))
+    every = {}
+    for letters in itertools.product("abcd ", repeat=3):
+        text = f"ab{letters[0]}ca{''.join(letters[1:])}d"
+        every[text] = log_p(run, text)[2:].sum()
+    assert len(found) == len(every) == 125
+    total = np.logaddexp.reduce(list(every.values()))
+    for one in found:
+        score = every["".join(one.pieces)]
+        assert one.log_probability == pytest.approx(score, abs=1e-9) and one.share == pytest.approx(np.exp(score - total), abs=1e-9)
+    assert [one.share for one in found] == sorted((one.share for one in found), reverse=True)
+
+
+def test_free_lengths_compete_by_what_the_whole_text_costs(tmp_path):
+    run = made("abc", tmp_path)
+    found = fill(run, "ab_c", FillingConfig(count=1000, width=1000, length="1-3"))
+    every = {f"ab{''.join(letters)}c" for size in (1, 2, 3) for letters in itertools.product("abc", repeat=size)}
+    assert {"".join(one.pieces) for one in found} == every
+    best = max(every, key=lambda text: log_p(run, text)[2:].sum())
+    assert "".join(found[0].pieces) == best
+
+
+def test_both_ways_one_missing_token_is_read_off(tmp_path):
+    run = made("abcd ", tmp_path, bidirectional=True)
+    found = fill(run, "abca_bda", FillingConfig(count=1000))
+    p = {letter: np.exp(log_p(run, f"abca{letter}bda")[4]) for letter in "abcd "}
+    for one in found:
+        assert np.exp(one.log_probability) == pytest.approx(p[one.fills[0]], abs=1e-9)
+    assert found[0].fills[0] == max(p, key=p.get)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_both_ways_chains_come_upon_the_best_of_all(seed, tmp_path):
+    run = made("abcd ", tmp_path, bidirectional=True, seed=seed)
+    found = fill(run, "ab__ca_d", FillingConfig(count=1000))
+    every = {}
+    for letters in itertools.product("abcd ", repeat=3):
+        text = f"ab{''.join(letters[:2])}ca{letters[2]}d"
+        every[text] = log_p(run, text)[[2, 3, 6]].sum()
+    for one in found:
+        assert one.log_probability == pytest.approx(every["".join(one.pieces)], abs=1e-9)
+    assert "".join(found[0].pieces) == max(every, key=every.get)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("level", ["char", "byte", "word", "subword"])
+def test_each_level_fills_the_length_asked_for_and_leaves_the_rest(level, bidirectional, tmp_path):
+    run = made(VERSE, tmp_path, level, bidirectional, scale=0.7)
+    for text, length in (("Trăm năm trong ___ người ____, ghét", None), ("Trăm ~ người", "2-4")):
+        config = FillingConfig(width=32, length=length, gap="~" if length else "_")
+        found = fill(run, text, config)
+        for one in found:
+            assert one.pieces[0::2] == tuple(piece for piece in parts(text, config.gap, length) if isinstance(piece, str))
+            sizes = [len(word) for word in one.fills]
+            assert sizes == [3, 4] if length is None else 2 <= sizes[0] <= 4
+            assert "\ufffd" not in "".join(one.fills)
+        assert found == fill(run, text, config)
+
+
+def test_a_letter_in_a_text_of_marks_is_one_with_its_marks(tmp_path):
+    run = made(unicodedata.normalize("NFD", VERSE), tmp_path, scale=0.7)
+    for one in fill(run, "Trong ___ ta", FillingConfig(width=64)):
+        assert sum(not unicodedata.combining(character) for character in one.fills[0]) == 3
+
+
+def test_at_word_level_a_gap_within_a_word_is_refused_in_one_line(tmp_path):
+    run = made(VERSE, tmp_path, "word")
+    with pytest.raises(UsageError, match="whole word") as caught:
+        fill(run, "tr__g cõi", FillingConfig())
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_prints_a_table_or_json(small_text, tmp_path, monkeypatch, capsys):
+    import charrnn
+
+    out = tmp_path / "run"
+    list(charrnn.train(small_text, out, hidden=8, steps=2, threads=1, bidirectional=True))
+    for arguments in (["Trăm ___ trong"], ["Trăm ___ trong", "--json"], ["Tra\u0306m ___ trong", "--json", "--count", "1"]):
+        monkeypatch.setattr("sys.argv", ["charrnn", "fill", str(out), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert ended.value.code == 0
+        if "--json" in arguments:
+            first = json.loads(said.out.splitlines()[0])
+            assert set(first) == {"text", "fills", "log_probability", "share"} and first["text"].startswith("Trăm ")
+            assert len(first["fills"][0]) == 3
+        else:
+            assert len(said.out.splitlines()) == 6 and all(len(line) <= 80 for line in said.out.splitlines())
