@@ -227,4 +227,3 @@ class FillingConfig(Config):
     length: str | None = setting(None, "The length of each gap in characters, such as 5 or 3-12. Default: as long as its marks.")
     count: int = setting(5, "How many candidates to show.", low=1, high=1000)
     width: int = setting(128, "How many candidates are followed side by side: more find better ones, and take longer.", low=1, high=65536)
-    seed: int = setting(1, "The same seed finds the same candidates.", low=0, high=2**63 - 1)

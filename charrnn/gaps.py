@@ -52,26 +52,24 @@ class Alphabet:
     opens   bytes that must follow before its character is whole
     inner   whether it is such a byte itself
     usable  whether it may stand in a gap: neither the escape nor bytes that are no UTF-8
-    kind    tokens of one kind can stand for each other without changing a gap's length
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         size, decoder = tokenizer.size, tokenizer.decoder()
         chunks = getattr(decoder, "chunks", None) or [symbol.encode() for symbol in decoder.symbols]  # type: ignore[attr-defined]
-        self.begins, self.opens, self.kind = (np.zeros(size, np.int64) for _ in range(3))
+        self.begins, self.opens = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self.inner, self.usable = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
         for token, chunk in enumerate(chunks[:size]):
             try:
                 text = chunk.decode()
                 self.begins[token] = sum(not unicodedata.category(character).startswith("M") for character in text)
-                self.usable[token], self.kind[token] = text != "\ufffd", self.begins[token]
+                self.usable[token] = text != "\ufffd"
             except UnicodeDecodeError:
                 lead = chunk[0]
                 self.inner[token] = lead < 0xC0
                 self.usable[token] = len(chunk) == 1 and lead < 0xF5
                 self.opens[token] = 0 if lead < 0xC0 else 1 if lead < 0xE0 else 2 if lead < 0xF0 else 3
                 self.begins[token] = lead >= 0xC0
-                self.kind[token] = -1 - self.opens[token]
         if tokenizer.escape is not None:
             self.usable[tokenizer.escape] = False
 

@@ -18,7 +18,7 @@ class Runtime:
     """The weights, named and shaped as `ModelConfig.shapes()`, ready to step.
 
     Of a bidirectional model it is one tower: that which reads forward, or the other one, which is given its tokens last one first. The
-    sum of both towers' logits is the model's.
+    sum of both towers' logits, less the bias that both have, is the model's.
     """
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, Floats], *, backward: bool = False) -> None:
@@ -28,7 +28,6 @@ class Runtime:
         if config.bidirectional:
             half = slice(config.hidden, None) if backward else slice(None, config.hidden)
             self.weights["output.w"] = weights["output.w"][half]
-            self.weights["output.b"] = weights["output.b"] * (not backward)
         table = weights[f"{tower}.0.w_x"]
         if config.embedding:
             table = weights["embedding"] @ table

@@ -25,6 +25,9 @@ from charrnn.tokenizer import Tokenizer
 # Tokens right of a window that a backward tower reads first, so that it comes to the window with a state. On The Time Machine 0, 16, 32, 64
 # of them gave 0.773, 0.770, 0.770, 0.773 pseudo-nats for 7.2, 7.7, 7.9, 9.0 s: a few are enough, as truncation asks.
 AHEAD = 16
+# Each tower of a model that reads both ways learns to predict alone too, with this weight beside the two together: whoever fills gaps needs
+# it. With 0, 0.25, 0.5 the two reached 0.710, 0.726, 0.737 pseudo-nats on The Time Machine, the forward one alone 1.94, 1.65, 1.61 nats.
+ALONE = 0.5
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
 
 
@@ -89,13 +92,18 @@ class Trainer:
             self.state = self.model.zero_state(self.plan.batch)
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in (window.inputs, window.targets))
         how: dict[str, Any] = {"dropout": self.plan.dropout, "generator": self.generator}
+        w, b, targets = self.model.output["w"], self.model.output["b"], targets.flatten()
         if self.model.config.bidirectional:
             after = torch.from_numpy(window.after).to(self.device)
             hidden, state = self.model.both(inputs, after, self.state, self.model.zero_state(inputs.shape[1]), **how)
         else:
             hidden, state = self.model.hidden(inputs, self.state, **how)
-        loss = summed_nats(hidden.flatten(0, 1), self.model.output["w"], self.model.output["b"], targets.flatten()) / targets.numel()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = total = summed_nats(hidden.flatten(0, 1), w, b, targets) / targets.numel()
+        if self.model.config.bidirectional:
+            for side, part in zip(hidden.chunk(2, dim=2), w.chunk(2)):
+                total = total + ALONE * summed_nats(side.flatten(0, 1).contiguous(), part, b, targets) / targets.numel()
+            total = total / (1 + 2 * ALONE)
+        total.backward()  # type: ignore[no-untyped-call]
         self.gradient_norm = optim.clip(self.model.parameters(), self.config.clip)
         nats = float(loss.detach())
         if not math.isfinite(nats + self.gradient_norm):

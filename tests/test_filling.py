@@ -13,7 +13,7 @@ from charrnn.checkpoint import Run
 from charrnn.cli import main
 from charrnn.config import FillingConfig, ModelConfig, TrainingConfig
 from charrnn.errors import UsageError
-from charrnn.filling import fill
+from charrnn.filling import fill, proposed
 from charrnn.gaps import Alphabet, Gap, lengths, parts
 from charrnn.model import Model
 from charrnn.tokenizer import build
@@ -32,14 +32,13 @@ def made(text, tmp_path, level="char", bidirectional=False, scale=2.0, seed=0):
 
 
 def log_p(run, text):
-    """ln p of each token of a text (N): given those before it, or of a model that reads both ways given all others."""
+    """ln p of each token of a text (N), given those before it."""
     model = Model(run.config).double()
     model.load(run.weights)
     ids = torch.from_numpy(run.tokenizer.encode(text)).long()[:, None]
     end = torch.tensor([[run.config.vocabulary]])
-    after = torch.cat([ids[1:], end]) if run.config.bidirectional else None
     with torch.no_grad():
-        logits, _ = model(torch.cat([end, ids[:-1]]), model.zero_state(1), after)
+        logits, _ = model(torch.cat([end, ids[:-1]]), model.zero_state(1))
     return torch.log_softmax(logits[:, 0], 1)[torch.arange(len(ids)), ids[:, 0]].numpy()
 
 
@@ -104,26 +103,42 @@ def test_free_lengths_compete_by_what_the_whole_text_costs(tmp_path):
     assert "".join(found[0].pieces) == best
 
 
-def test_both_ways_one_missing_token_is_read_off(tmp_path):
-    run = made("abcd ", tmp_path, bidirectional=True)
-    found = fill(run, "abca_bda", FillingConfig(count=1000))
-    p = {letter: np.exp(log_p(run, f"abca{letter}bda")[4]) for letter in "abcd "}
-    for one in found:
-        assert np.exp(one.log_probability) == pytest.approx(p[one.fills[0]], abs=1e-9)
-    assert found[0].fills[0] == max(p, key=p.get)
+def one_tower(run, text, backward):
+    """ln p of each token of a text (N), by one tower alone."""
+    model = Model(run.config).double()
+    model.load(run.weights)
+    ids = torch.from_numpy(run.tokenizer.encode(text)).long()[:, None]
+    ids = ids.flip(0) if backward else ids
+    size, w = run.config.hidden, model.output["w"]
+    with torch.no_grad():
+        hidden, _ = model.hidden(torch.cat([torch.tensor([[run.config.vocabulary]]), ids[:-1]]), model.zero_state(1), backward=backward)
+        logits = hidden @ (w[size:] if backward else w[:size]) + model.output["b"]
+    found = torch.log_softmax(logits[:, 0], 1)[torch.arange(len(ids)), ids[:, 0]].numpy()
+    return found[::-1] if backward else found
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_both_ways_chains_come_upon_the_best_of_all(seed, tmp_path):
+def test_both_ways_candidates_are_judged_by_both_towers(seed, tmp_path):
+    """Shares among all there are: the mean of ln p of what follows the first gap, and of what stands before the last one."""
     run = made("abcd ", tmp_path, bidirectional=True, seed=seed)
-    found = fill(run, "ab__ca_d", FillingConfig(count=1000))
+    found = fill(run, "ab__ca_d", FillingConfig(count=1000, width=1000))
     every = {}
     for letters in itertools.product("abcd ", repeat=3):
         text = f"ab{''.join(letters[:2])}ca{letters[2]}d"
-        every[text] = log_p(run, text)[[2, 3, 6]].sum()
+        every[text] = (one_tower(run, text, False)[2:].sum() + one_tower(run, text, True)[:7].sum()) / 2
+    assert len(found) == len(every) == 125
+    total = np.logaddexp.reduce(list(every.values()))
     for one in found:
-        assert one.log_probability == pytest.approx(every["".join(one.pieces)], abs=1e-9)
-    assert "".join(found[0].pieces) == max(every, key=every.get)
+        score = every["".join(one.pieces)]
+        assert one.log_probability == pytest.approx(score, abs=1e-9) and one.share == pytest.approx(np.exp(score - total), abs=1e-9)
+
+
+def test_a_narrow_beam_from_the_right_finds_what_the_left_alone_would_miss(tmp_path):
+    run = made("abcdefgh ", tmp_path, bidirectional=True, scale=3.0)
+    best = [fill(run, "abcd___gh e", FillingConfig(width=width))[0].log_probability for width in (2, 1000)]
+    narrow = proposed(run, parts("abcd___gh e"), FillingConfig(width=2))
+    assert len(narrow) == 2 and best[0] <= best[1] + 1e-9
+    assert set(proposed(run, parts("abcd___gh e"), FillingConfig(width=2), backward=True)) != set(narrow)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
