@@ -16,7 +16,9 @@ HEAD = """# Commands and options
 Made by `make docs` from the command line itself; `charrnn COMMAND --help` says the same. `charrnn --version` prints the version,
 `charrnn --install-completion` and `charrnn --show-completion` set up the shell's completion, `-h` and `--help` help at every place.
 """
-BOUNDS = {field.name: field.metadata for kind in (config.TrainingConfig, config.SamplingConfig)
+BOUNDS = {(command, field.name): field.metadata
+          for command, kind in {"train": config.TrainingConfig, "sample": config.SamplingConfig, "fill": config.FillingConfig,
+                                "evaluate": config.TrainingConfig}.items()
           for field in kind.__dataclass_fields__.values()}
 
 
@@ -31,9 +33,9 @@ def options(command: Any) -> list[str]:
     return [name for parameter in command.params for name in parameter.opts if name.startswith("-")]
 
 
-def allowed(name: str) -> str:
+def allowed(command: str, name: str) -> str:
     """The range of a number."""
-    bounds: Mapping[str, Any] = BOUNDS.get(name, {})
+    bounds: Mapping[str, Any] = BOUNDS.get((command, name), {})
     low, high, above = (bounds.get(key) for key in ("low", "high", "above"))
     least = f"more than {above:g}" if above is not None else "" if low is None else f"{low:,}"
     if high is None or high >= 2**24:
@@ -52,7 +54,7 @@ def reference() -> str:
                 text = parameter.help
                 if isinstance(parameter.default, str) and "Default" not in text:
                     text += f" Default: {parameter.default}."
-                lines.append(f"| `{parameter.opts[0]}` | {parameter.metavar or ''} | {allowed(parameter.name)} | {text} |")
+                lines.append(f"| `{parameter.opts[0]}` | {parameter.metavar or ''} | {allowed(name, parameter.name)} | {text} |")
         lines.append("")
     return "\n".join(lines)
 
