@@ -1,8 +1,9 @@
 """A run on disk: files in the safetensors format, each whole or absent, every byte of it covered by a SHA-256.
 
-    model.safetensors    the best model so far, and all that sampling needs
-    resume.safetensors   the exact state of the training
-    metrics.jsonl        one line an event
+    resume.safetensors            the exact state of the training; all else here can be made from it
+    resume.previous.safetensors   the one before it, in case that it cannot be read one day
+    model.safetensors             the best model so far, and all that sampling needs
+    metrics.jsonl                 one line an evaluation
 
 All of ours is one metadata key with canonical JSON, so that the same state gives the same bytes. The digest stands in it first, at a
 fixed place, and is taken over the file with zeros in that place.
@@ -28,11 +29,12 @@ from safetensors.numpy import save as pack
 
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.disk import write_whole
-from charrnn.errors import CheckpointError
+from charrnn.errors import CheckpointError, TrainingError
 from charrnn.tokenizer import Tokenizer
 
 FORMAT = 1
 MODEL, RESUME, METRICS = "model.safetensors", "resume.safetensors", "metrics.jsonl"
+PREVIOUS = "resume.previous.safetensors"
 LARGEST = 16 << 30
 _ZEROS = b"0" * 64
 _LEAD = b'{"__metadata__":{"charrnn":"{\\"sha256\\":\\"'
@@ -41,14 +43,23 @@ _DIGEST = slice(8 + len(_LEAD), 8 + len(_LEAD) + 64)
 Tensors = Mapping[str, NDArray[Any]]
 
 
-def write(path: Path, tensors: Tensors, about: Mapping[str, Any]) -> None:
-    """Write tensors and what is to be known about them. The same content gives the same bytes."""
+def packed(tensors: Tensors, about: Mapping[str, Any]) -> bytes:
+    """A file's bytes: tensors and what is to be known about them. The same content gives the same bytes. TrainingError for a value
+    that is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            raise TrainingError(f"{name} holds a value that is not finite: it is not written")
     rest = json.dumps({"format": FORMAT, **about}, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     data = bytearray(pack(dict(tensors), {"charrnn": '{"sha256":"' + "0" * 64 + '",' + rest[1:]}))
     if not data[8:].startswith(_LEAD + _ZEROS):
         raise AssertionError("safetensors has changed the order of its header")
     data[_DIGEST] = hashlib.sha256(data).hexdigest().encode()
-    write_whole(path, bytes(data))
+    return bytes(data)
+
+
+def write(path: Path, tensors: Tensors, about: Mapping[str, Any], previous: Path | None = None) -> None:
+    """Write such a file, the old one kept as `previous`. StorageError, TrainingError."""
+    write_whole(path, packed(tensors, about), previous)
 
 
 def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -78,6 +89,18 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         return unpack(bytes(data)), about
     except (ValueError, KeyError, TypeError, SafetensorError, RecursionError):
         raise CheckpointError(f"{path}: not a file that charrnn wrote") from None
+
+
+def newest_state(run: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any], str]:
+    """The newest state in a run's folder that verifies, and a warning where it isn't the newest that was written. CheckpointError."""
+    try:
+        return *read(run / RESUME), ""
+    except CheckpointError as error:
+        try:
+            tensors, about = read(run / PREVIOUS)
+        except CheckpointError:
+            raise error from None
+        return tensors, about, f"{error}: this goes on from the state before it, {PREVIOUS}"
 
 
 @dataclass(frozen=True)

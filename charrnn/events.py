@@ -92,6 +92,14 @@ class Sample(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Notice(Event):
+    """Something that is worth knowing and that training went on from: a step that was skipped, a save that failed."""
+
+    event: ClassVar[str] = "notice"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Saved(Event):
     """A file of the run was written."""
 

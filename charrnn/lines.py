@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from charrnn.events import End, Evaluation, Event, Sample, Saved, Start, Step
+from charrnn.events import End, Evaluation, Event, Notice, Sample, Saved, Start, Step
 from charrnn.visible import count, duration, escaped, figure, on_one_line, visible
 
 
@@ -85,6 +85,8 @@ class PlainLines(View):
             self.sample = event
             text = visible(event.text, keep="")
             return [f"step {event.step:,}  it writes: {text[:160]}{'...' if len(text) > 160 else ''}"]
+        if isinstance(event, Notice):
+            return [f"step {event.step:,}  note: {on_one_line(event.text)}"]
         if isinstance(event, Saved):
             fresh = event.path not in self.saved
             self.saved.add(event.path)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from typing import TYPE_CHECKING
 
+import charrnn
 from charrnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,3 +62,11 @@ def use_threads(threads: int | None) -> int:
 
     torch.set_num_threads(threads or cores())
     return torch.get_num_threads()
+
+
+def makings(threads: int) -> dict[str, str | int]:
+    """What the bits of a training depend on, beside its settings: with other ones it differs from the last digits on."""
+    import torch
+
+    return {"charrnn": charrnn.__version__, "torch": str(torch.__version__), "processor": platform.machine(),
+            "instructions": torch.backends.cpu.get_cpu_capability(), "threads": threads}

@@ -74,8 +74,18 @@ class Optimizer:
             rate = self.matrix_lr * share
             p.mul_(1 - rate * DECAY)
             p.add_(direction, alpha=-rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0])))
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the gradients."""
         for p in (*self.matrices.values(), *self.rest.values()):
             p.grad = None
+
+    def reset(self) -> None:
+        """Forget the gradients and all moments."""
+        self.clear()
+        for value in self.state().values():
+            value.zero_()
 
     def state(self) -> dict[str, Tensor]:
         """All that an exact resume needs, by name; the tensors themselves, not copies."""

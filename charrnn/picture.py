@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from charrnn import curve
-from charrnn.events import End, Evaluation, Event, Sample, Start, Step
+from charrnn.events import End, Evaluation, Event, Notice, Sample, Start, Step
 from charrnn.visible import count, duration, figure, on_one_line, visible
 
 COLOURS = {"axis": "dim", "training": "cyan", "validation": "yellow", "best": "bold green"}
@@ -58,6 +58,8 @@ class Story:
             self.validation.append((event.step, event.validation_nats_per_character))
         elif isinstance(event, Sample):
             self.sample = event
+        elif isinstance(event, Notice):
+            self.notes.append(f"step {event.step:,}: {on_one_line(event.text)}")
         elif isinstance(event, End):
             self.end = event
 

@@ -27,7 +27,7 @@ def decide(run: Path, given: Mapping[str, Any], *, resume: bool = False, init_fr
         raise UsageError("--resume and --init-from exclude each other: the one goes on with a run, the other begins a new one")
     if resume:
         return on_record(run, given)
-    if any(os.path.lexists(run / name) for name in (checkpoint.MODEL, checkpoint.RESUME, checkpoint.METRICS)):
+    if any(os.path.lexists(run / name) for name in (checkpoint.MODEL, checkpoint.RESUME, checkpoint.PREVIOUS, checkpoint.METRICS)):
         raise UsageError(f"{run}: there is a run here already; go on with it by --resume, or name another folder with --out")
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run}: not a folder; name another place with --out")
@@ -36,14 +36,13 @@ def decide(run: Path, given: Mapping[str, Any], *, resume: bool = False, init_fr
 
 def on_record(run: Path, given: Mapping[str, Any]) -> TrainingConfig:
     """The recorded settings of a run; only those of the machine may be given anew."""
-    path = run / checkpoint.RESUME
-    if not path.is_file():
+    if not any((run / name).is_file() for name in (checkpoint.RESUME, checkpoint.PREVIOUS)):
         raise CheckpointError(f"{run}: there is nothing to resume here; train without --resume")
-    _, about = checkpoint.read(path)
+    _, about, _ = checkpoint.newest_state(run)
     try:
         config = TrainingConfig.from_json(about["training"])
     except (CheckpointError, KeyError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{run / checkpoint.RESUME}: {error}") from None
     for name, value in given.items():
         if name not in MACHINE and value != getattr(config, name):
             recorded = "the default" if getattr(config, name) is None else getattr(config, name)

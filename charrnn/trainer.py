@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ AHEAD = 16
 # Each tower of a model that reads both ways learns to predict alone too, with this weight beside the two together: whoever fills gaps needs
 # it. With 0, 0.25, 0.5 the two reached 0.710, 0.726, 0.737 pseudo-nats on The Time Machine, the forward one alone 1.94, 1.65, 1.61 nats.
 ALONE = 0.5
+SKIPPED = 5  # updates in a row that are skipped before the run goes back to its best weights
+RETREATS, LOWER = 2, 0.3  # how often it goes back, and what it multiplies its learning rates with each time
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
 
 
@@ -39,6 +42,22 @@ def first(part: Part, count: int, tokenizer: Tokenizer) -> Part:
     text = tokenizer.decode(tokens)
     unknown = 0 if tokenizer.escape is None else int((tokens == tokenizer.escape).sum())
     return Part(Store.of(tokens), count, len(text), len(text.encode()), unknown)
+
+
+class Halted(Exception):
+    """Something long was asked to stop."""
+
+
+class Watched:
+    """A store whose reader is halted once `stop` says yes."""
+
+    def __init__(self, store: Store, stop: Callable[[], bool]) -> None:
+        self.store, self.stop, self.count = store, stop, store.count
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        if self.stop():
+            raise Halted
+        return self.store.read(start, stop)
 
 
 @dataclass
@@ -54,6 +73,9 @@ class Progress:
     waited: int = 0  # evaluations since the best one
     done: str = ""
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, training, validation) in nats per character
+    due: bool = False  # the evaluation at this step is still to be made
+    in_a_row: int = 0  # updates skipped since the last one that was made: their loss or gradient was not finite
+    retreats: int = 0  # times that the run went back to its best weights
 
     @property
     def steps(self) -> int:
@@ -85,9 +107,32 @@ class Trainer:
         self.scored = first(corpus.validation, SCORED, corpus.tokenizer)
         self.progress = Progress(plans=[(0, 0.0, plan.steps)])
         self.learning_rate = self.gradient_norm = 0.0
+        self.keep()
+
+    def keep(self) -> None:
+        """These weights are the best so far; where training diverges it goes back to them."""
+        self.best = self.model.weights()
+
+    def retreat(self) -> None:
+        """Go back to the best weights, at lower rates; the text goes on where it is. TrainingError where that did not help before."""
+        progress, rate = self.progress, self.plan.lr
+        if progress.retreats == RETREATS:
+            raise TrainingError(f"training diverged at step {progress.step}: losses, gradients or weights are no longer numbers, and going "
+                                f"back to the best weights at a lower rate did not help; try --lr {rate * LOWER**3:.1g}, below the "
+                                f"{rate:.2g} that this run began with, or a smaller --clip")
+        progress.retreats += 1
+        progress.in_a_row = 0
+        self.model.load(self.best)
+        self.optimizer.reset()
+        self.state = self.model.zero_state(self.plan.batch)
+
+    def finite(self) -> bool:
+        """Whether all of the state is."""
+        return all(np.isfinite(value).all() for value in self.tensors().values() if value.dtype.kind == "f")
 
     def update(self, window: Window) -> float:
-        """One step on a window; the nats per token that it cost. TrainingError when the loss or the gradient is not finite."""
+        """One step on a window; the nats per token that it cost. Where these or the gradient are not finite nothing is learnt from it,
+        the next window starts from the zero state, and the result is nan."""
         if window.fresh:
             self.state = self.model.zero_state(self.plan.batch)
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in (window.inputs, window.targets))
@@ -107,27 +152,34 @@ class Trainer:
         self.gradient_norm = optim.clip(self.model.parameters(), self.config.clip)
         nats = float(loss.detach())
         if not math.isfinite(nats + self.gradient_norm):
-            raise TrainingError(f"training diverged at step {self.progress.step}: the loss is no longer a number; "
-                                f"try --lr {self.plan.lr / 3:.2g}, below the {self.plan.lr:.2g} used here")
-        share = optim.schedule(self.progress.way())
+            self.optimizer.clear()
+            self.state = self.model.zero_state(self.plan.batch)
+            return math.nan
+        share = optim.schedule(self.progress.way()) * LOWER**self.progress.retreats
         self.learning_rate = share * self.plan.lr
         self.optimizer.step(share)
         self.state = detached(state)
         return nats
 
     def step(self) -> tuple[float, int]:
-        """The next update; the nats per token it cost and how many tokens it read."""
-        window = self.batches[self.progress.step]
+        """The next update; the nats per token it cost (nan: it was skipped) and how many tokens it read."""
+        progress = self.progress
+        window = self.batches[progress.step]
         nats, count = self.update(window), window.targets.size
-        self.progress.step += 1
-        self.progress.nats += nats * count
-        self.progress.tokens += count
+        progress.step += 1
+        if math.isnan(nats):
+            progress.in_a_row += 1
+        else:
+            progress.in_a_row = 0
+            progress.nats += nats * count
+            progress.tokens += count
         return nats, count
 
-    def validate(self) -> Score:
-        """The validation part, from a state of its own: all of it, or the first SCORED tokens of a longer one."""
+    def validate(self, stop: Callable[[], bool] = lambda: False) -> Score:
+        """The validation part, from a state of its own: all of it, or the first SCORED tokens of a longer one. Halted when `stop` says
+        yes meanwhile."""
         part = self.scored
-        nats = score(self.model, part.store) + part.unknown * self.corpus.tokenizer.unknown_nats
+        nats = score(self.model, Watched(part.store, stop)) + part.unknown * self.corpus.tokenizer.unknown_nats
         return Score(nats, part.tokens, part.characters, part.bytes)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
@@ -137,6 +189,7 @@ class Trainer:
         for layer, parts in enumerate(self.state):
             for number, part in enumerate(parts):
                 out[f"state.{layer}.{number}"] = part.cpu().numpy()
+        out |= {f"best.{name}": value for name, value in self.best.items()}
         out["generator"] = self.generator.get_state().numpy()
         return out
 
@@ -150,6 +203,8 @@ class Trainer:
         moments = self.optimizer.state()
         checkpoint.check_tensors(tensors, {f"optimizer.{name}": tuple(value.shape) for name, value in moments.items()}, "optimizer.",
                                  np.float32)
+        checkpoint.check_tensors(tensors, {f"best.{name}": shape for name, shape in shapes.items()}, "best.", np.float32)
+        self.best = {name: tensors[f"best.{name}"] for name in shapes}
         self.model.load({name: tensors[f"weights.{name}"] for name in shapes})
         self.optimizer.restore({name: torch.from_numpy(tensors[f"optimizer.{name}"]) for name in moments})
         self.state = tuple(tuple(torch.from_numpy(tensors[f"state.{i}.{j}"].copy()).to(self.device) for j in range(len(parts)))

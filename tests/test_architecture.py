@@ -16,14 +16,14 @@ LISTED = """
     tokens word pieces subword tokenizer text fingerprint store corpus batches fetch
     machine packing runtime stepper checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
-    model metrics recipe optim evaluation gradients transfer advice events trainer training api
+    model metrics recipe optim evaluation gradients transfer advice events trainer session training api
     curve lines picture dashboard tables heat screen options cli __main__
 """
 ORDER = LISTED.split()
 
 # These alone may need torch as they are loaded; machine needs it in its functions.
 TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "optim", "evaluation", "gradients",
-         "transfer", "trainer", "training"}
+         "transfer", "trainer", "session", "training"}
 
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {

@@ -91,7 +91,7 @@ def test_levels_cells_and_json_keys_are_documented():
         assert f"`{word}`" in README or f"{word}`" in README
     section = README.split("## JSON")[1].split("\n## ")[0]
     kinds = events.Event.__subclasses__()
-    assert len(kinds) == 6 and all(f"`{kind.event}`" in section for kind in kinds)
+    assert len(kinds) == 7 and all(f"`{kind.event}`" in section for kind in kinds)
     assert all(f"`{name}`" in section for name in events.End.__dataclass_fields__ if name != "step")
 
 

@@ -224,9 +224,9 @@ def test_the_time_given_is_kept_when_the_machine_changes_its_pace(tmp_path, monk
         now[0] += 0.03 if slow[0] else 0.01
         return step(self)
 
-    def validated(self):
+    def validated(self, stop):
         now[0] += 0.05
-        return validate(self)
+        return validate(self, stop)
 
     monkeypatch.setattr(Trainer, "step", stepped)
     monkeypatch.setattr(Trainer, "validate", validated)
