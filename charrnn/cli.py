@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
@@ -18,6 +17,7 @@ import typer
 import charrnn
 from charrnn.config import FillingConfig, SamplingConfig, TrainingConfig
 from charrnn.errors import CharRNNError, DataError, StorageError, UsageError
+from charrnn.interrupt import Interrupt, Stopped
 from charrnn.options import from_fields
 
 app = typer.Typer(name="charrnn", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -54,34 +54,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(*arguments, **options)
         except BrokenPipeError:
             raise BrokenPipe from None
+        except KeyboardInterrupt:  # likewise Typer's own
+            raise Stopped(signal.SIGINT, "stopped") from None
 
     called.__signature__ = inspect_module.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return app.command()(called)
-
-
-class Interrupt:
-    """Ctrl-C and SIGTERM. Before `armed`, and a second time, they end the process at once; else they only set `signal`."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-        self.armed = False
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self.heard)
-
-    def heard(self, number: int, frame: FrameType | None) -> None:
-        if not self.armed or self.signal:
-            signal.signal(number, signal.SIG_IGN)
-            raise SystemExit(128 + number) if self.signal else Stopped(number)
-        self.signal = number
-
-
-class Stopped(KeyboardInterrupt):
-    """Interrupted by a signal where there was nothing to save."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
 
 
 @command
@@ -100,7 +77,7 @@ def train(texts: Texts, *,
     from charrnn.disk import claimed
     from charrnn.text import name_of, open_text
 
-    interrupt = Interrupt()
+    interrupt = Interrupt(screen.warn)
     run = Path(out or f"checkpoints/{name_of(texts[0])}")
     reading = True
     with claimed(run):
@@ -394,10 +371,9 @@ def main() -> NoReturn:
             raise
         screen.error_line("there is not enough memory for this: try a smaller --hidden, --batch, --window or --count")
         code = UsageError.exit_code
-    except KeyboardInterrupt as error:
-        number = getattr(error, "number", signal.SIGINT)
-        screen.error_line("stopped; nothing was left to save")
-        code = 128 + number
+    except Stopped as error:
+        screen.error_line(str(error))
+        code = 128 + error.number
     except OSError as error:
         screen.error_line(f"{error.filename or 'a file'}: {error.strerror or error}; check the disk")
         code = StorageError.exit_code

@@ -7,7 +7,6 @@ it as three bytes, and decoding is by the bytes of each piece.
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import math
 import re
@@ -29,6 +28,7 @@ from charrnn.tokens import (
     code_points,
     utf8,
 )
+from charrnn.unigram import learn_aside
 
 META = len(FIRST)  # <unk>, the line end and 256 bytes
 LEAST = META + 2
@@ -63,27 +63,13 @@ def common_characters(pieces: Iterable[str], most: int) -> str:
     return " " + "".join(map(chr, order[: most - 1]))
 
 
-def train(sentences: Iterable[str], vocab_size: int) -> bytes:
-    """A SentencePiece model (unigram: Kudo 2018) that leaves text as it is. The same sentences give the same bytes."""
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_writer=model, model_type="unigram", vocab_size=vocab_size,
-        hard_vocab_limit=False, byte_fallback=True, character_coverage=1.0, required_chars=SPACE,
-        user_defined_symbols=["\n"], normalization_rule_name="identity", add_dummy_prefix=False,
-        remove_extra_whitespaces=False, unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, num_threads=1,
-        shuffle_input_sentence=False, minloglevel=3)
-    return model.getvalue()
-
-
 class SubwordTokenizer(Tokenizer):
     """The pieces of a SentencePiece model, as it numbers them."""
 
     level = "subword"
 
     def __init__(self, model: bytes) -> None:
-        """Raises CheckpointError for a model that isn't one of `train`'s kind."""
+        """Raises CheckpointError for a model that isn't one of charrnn's kind."""
         import sentencepiece
 
         pieces = pieces_of(model)
@@ -112,7 +98,7 @@ class SubwordTokenizer(Tokenizer):
         known = re.compile(f"[{re.escape(common)}]{{1,{LONGEST}}}")
         sentences = (part for text in texts for line in UNITS.findall(text) for part in known.findall(line))
         # The characters by themselves too: of one line that only repeats itself SentencePiece would write no model.
-        return cls(train(itertools.chain(sentences, common), vocab_size))
+        return cls(learn_aside(itertools.chain(sentences, common), vocab_size))
 
     @classmethod
     def _restore(cls, config: dict[str, Any], payload: bytes) -> SubwordTokenizer:

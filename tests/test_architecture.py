@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 # Each module may import only those above it. It is the way of the text: what is set, tokens, corpus, model, training, and last what
 # is shown and typed. A new module gets its place here.
 LISTED = """
-    errors visible disk cells config
-    tokens word pieces subword tokenizer text fingerprint store corpus batches fetch
+    errors visible disk interrupt cells config
+    tokens word pieces unigram subword tokenizer text fingerprint store corpus batches fetch
     machine packing runtime stepper checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics recipe optim evaluation gradients transfer advice events trainer session training api

@@ -1,0 +1,72 @@
+"""Signals: heard while the tokenizer learns, answered at once, saved on the first, ended by the second."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from charrnn import unigram
+from charrnn.interrupt import SIGNALS, Interrupt, Stopped
+
+SENTENCES = [" ".join(f"w{(place * place + place * word) % 97}x{word % 13}" for word in range(40)) for place in range(400)]
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_before():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    for number, handler in zip(SIGNALS, before):
+        signal.signal(number, handler)
+
+
+def test_the_first_is_remembered_the_second_stops():
+    said = []
+    interrupt = Interrupt(said.append)
+    interrupt.armed = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert interrupt.signal == signal.SIGTERM and len(said) == 1
+    with pytest.raises(Stopped, match="--resume") as caught:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert caught.value.number == signal.SIGINT and len(said) == 1
+
+
+def test_where_there_is_nothing_to_save_the_first_stops():
+    Interrupt(print)
+    with pytest.raises(Stopped, match="nothing was left"):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_learning_aside_gives_the_same_bytes(monkeypatch):
+    assert len("\n".join(SENTENCES)) > unigram.QUICK
+    here = unigram.learn(SENTENCES, 400)
+    monkeypatch.setattr(unigram, "learn", lambda *_: pytest.fail("not aside"))
+    assert unigram.learn_aside(SENTENCES, 400) == here
+
+
+def test_where_another_process_cannot_be_had_it_is_learnt_here(monkeypatch):
+    here = unigram.learn(SENTENCES, 400)
+    for executable in ("/nowhere/python", "/bin/false"):
+        monkeypatch.setattr(sys, "executable", executable)
+        assert unigram.learn_aside(SENTENCES, 400) == here
+
+
+def test_ctrl_c_while_the_tokenizer_learns(tmp_path):
+    text = "\n".join(f"{place * place % 9973} {' '.join(SENTENCES[place % 400][k::7] for k in range(5))}" for place in range(20_000))
+    (tmp_path / "text.txt").write_text(text)
+    process = subprocess.Popen([sys.executable, "-m", "charrnn", "train", "text.txt", "--level", "subword"], cwd=tmp_path,
+                               stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    end = time.monotonic() + 60
+    while not (found := children.read_text().split()) and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped" in err and err.count("\n") == 1, err
+    assert time.monotonic() - began < 5 and found
+    assert not os.path.exists(f"/proc/{found[0]}") and not (tmp_path / "checkpoints").exists()
