@@ -29,7 +29,7 @@ from safetensors.numpy import save as pack
 
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.disk import write_whole
-from charrnn.errors import CheckpointError, TrainingError
+from charrnn.errors import CheckpointError
 from charrnn.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -44,11 +44,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 def packed(tensors: Tensors, about: Mapping[str, Any]) -> bytes:
-    """A file's bytes: tensors and what is to be known about them. The same content gives the same bytes. TrainingError for a value
-    that is not finite."""
-    for name, tensor in tensors.items():
-        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-            raise TrainingError(f"{name} holds a value that is not finite: it is not written")
+    """A file's bytes: tensors and what is to be known about them. The same content gives the same bytes."""
     rest = json.dumps({"format": FORMAT, **about}, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     data = bytearray(pack(dict(tensors), {"charrnn": '{"sha256":"' + "0" * 64 + '",' + rest[1:]}))
     if not data[8:].startswith(_LEAD + _ZEROS):
@@ -58,7 +54,7 @@ def packed(tensors: Tensors, about: Mapping[str, Any]) -> bytes:
 
 
 def write(path: Path, tensors: Tensors, about: Mapping[str, Any], previous: Path | None = None) -> None:
-    """Write such a file, the old one kept as `previous`. StorageError, TrainingError."""
+    """Write such a file, the old one kept as `previous`. StorageError."""
     write_whole(path, packed(tensors, about), previous)
 
 
