@@ -33,7 +33,7 @@ from charrnn.errors import CheckpointError
 from charrnn.tokenizer import Tokenizer
 
 FORMAT = 1
-MODEL, RESUME, METRICS = "model.safetensors", "resume.safetensors", "metrics.jsonl"
+MODEL, RESUME, METRICS, SAMPLES = "model.safetensors", "resume.safetensors", "metrics.jsonl", "samples.jsonl"
 PREVIOUS = "resume.previous.safetensors"
 LARGEST = 16 << 30
 _ZEROS = b"0" * 64

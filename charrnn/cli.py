@@ -286,8 +286,12 @@ def inspect(run: RunArgument, *,
     found: Any
     show: Callable[[Any], None]
     if gradients:
+        from charrnn import machine
+
+        machine.prepare()
         from charrnn.gradients import of
 
+        machine.use_threads(1)  # for small products
         found = of(model, read)
         show = screen.gradient_view
     elif read is None:
@@ -320,6 +324,29 @@ def inner(run: Any, text: str) -> Any:
     from charrnn.trace import read
 
     return read(run, text)
+
+
+@command
+def report(run: RunArgument, *,
+           out: Annotated[str | None, typer.Option(help="Where to write it. Default: report.html in the run's folder.", metavar="FILE.html",
+                                                   show_default=False)] = None,
+           text: Annotated[str | None, typer.Option(help="What the model is shown reading; - reads stdin. Default: the beginning of "
+                                                    "what was held out.", metavar="TEXT", show_default=False)] = None) -> None:
+    """Write a page about a run, for a browser: curves, samples, surprise, gates and states, the cell to step through."""
+    from charrnn import checkpoint, machine
+    from charrnn.disk import write_whole
+    from charrnn.report import page
+
+    model = checkpoint.load(run)
+    machine.prepare()
+    from charrnn import gradients
+
+    machine.use_threads(1)  # for small products
+    told = None if text is None else known(_prompt(text, "--text"), model.tokenizer, "--text")
+    path = Path(out) if out else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")
+    made = page(model, told, gradients=gradients.of(model, None))
+    write_whole(path, made.encode())
+    print(path)
 
 
 @command

@@ -43,7 +43,7 @@ def draw(
     if not train and not valid:
         return [[(" " * width, "axis")] for _ in range(height)]
     x0, x1, y0, y1 = _ranges(train, valid, whole)
-    marks = _ticks(y0, y1, min(6, max(3, rows // 2)))
+    marks = ticks(y0, y1, min(6, max(3, rows // 2)))
     y_labels = {round((y1 - y) / (y1 - y0) * (rows - 1)): label for y, label in marks if len(label) < width // 2}
     margin = max(len(label) for label in y_labels.values()) if y_labels else 0
     columns = width - margin - 2
@@ -116,7 +116,7 @@ def _line(
     return {cell: ("." if only_ascii else chr(0x2800 + bits), "training") for cell, bits in dots.items()}
 
 
-def _ticks(low: float, high: float, most: int, whole: bool = False) -> list[tuple[float, str]]:
+def ticks(low: float, high: float, most: int, whole: bool = False) -> list[tuple[float, str]]:
     """At most `most` round numbers between low and high, evenly spaced, and how they are written."""
     power = math.floor(math.log10((high - low) / most))
     for step in (factor * 10.0**exponent for exponent in (power, power + 1, power + 2) for factor in (1, 2, 5)):
@@ -131,7 +131,7 @@ def _steps_below(x0: float, x1: float, columns: int) -> tuple[set[int], str]:
     """Columns of the marks below the axis, and the line of their labels."""
     places: set[int] = set()
     labels = ""
-    for x, label in _ticks(x0, x1, max(3, columns // 12), whole=True):
+    for x, label in ticks(x0, x1, max(3, columns // 12), whole=True):
         column = round((x - x0) / (x1 - x0) * (columns - 1))
         start = min(max(0, column - len(label) // 2), columns - len(label))
         if start >= len(labels) + (2 if labels else 0):

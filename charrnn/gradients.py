@@ -15,7 +15,8 @@ from charrnn import cells
 from charrnn.checkpoint import Run
 from charrnn.errors import DataError
 from charrnn.model import Layer, Model
-from charrnn.sampling import Rows, draw, softmax
+from charrnn.runtime import Runtime
+from charrnn.sampling import draw, softmax
 
 REACH = 256  # steps back, at most
 ROWS = 16  # places in the text that are averaged over
@@ -23,14 +24,14 @@ ROWS = 16  # places in the text that are averaged over
 
 def written(run: Run, steps: int = REACH + 1, rows: int = ROWS, seed: int = 1) -> NDArray[np.int64]:
     """Tokens (steps, rows) that the model itself writes."""
-    uniform, model = np.random.Generator(np.random.PCG64(seed)).random, Rows(run, rows)
-    logits, out = model.begin([run.tokenizer.start]), []
+    uniform, runtime = np.random.Generator(np.random.PCG64(seed)).random, Runtime(run.config, run.weights)
+    tokens, state = np.full((1, rows), run.tokenizer.start), runtime.zero_state(rows)
     for _ in range(steps):
+        logits, state = runtime.step(tokens[-1], state)
         if run.tokenizer.escape is not None:
             logits[:, run.tokenizer.escape] = -np.inf
-        out.append(draw(softmax(logits), uniform(rows)))
-        logits = model.step(out[-1])
-    return np.stack(out)
+        tokens = np.concatenate([tokens, draw(softmax(logits), uniform(rows))[None]])
+    return tokens[1:]
 
 
 def windows(ids: NDArray[np.integer], steps: int = REACH + 1, rows: int = ROWS) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from charrnn.checkpoint import METRICS, MODEL, RESUME, Run
+from charrnn.checkpoint import METRICS, MODEL, RESUME, SAMPLES, Run
 
 SHOWN = 200  # symbols of the vocabulary that are listed
 
@@ -15,7 +15,7 @@ def describe(run: Run) -> dict[str, Any]:
     tokenizer = run.tokenizer
     best = {key: value for key, value in run.metrics.items() if key not in ("curve", "plan")}
     asked = {key: value for key, value in run.training.as_json().items() if value is not None and key not in run.config.as_json()}
-    places = [run.path / name for name in (MODEL, RESUME, METRICS)] if run.path.is_dir() else [run.path]
+    places = [run.path / name for name in (MODEL, RESUME, METRICS, SAMPLES)] if run.path.is_dir() else [run.path]
     files = [(place.name, place.stat().st_size) for place in places if place.is_file()]
     symbols = [tokenizer.symbol(token) for token in range(min(tokenizer.size, SHOWN))]
     return {

@@ -18,6 +18,7 @@ from charrnn.store import Shelf, Writer, cache_folder, opened
 from charrnn.text import open_text
 from charrnn.tokens import canonical, code_points
 
+HEAD = 2000  # tokens of what was held out
 COPIED = 20  # characters from which on a run counts as copied
 DEPTH = 64  # characters that suffixes are sorted by
 LONGEST = 20_000_000  # characters of a training text that are looked at
@@ -92,7 +93,7 @@ def copies(run: Run) -> Copies:
     path = folder / name if folder else None
     if path and (shelf := opened(path)) and shelf.about.get("key") == key:
         return restored(shelf)
-    found = Copies(training_text(run)[:LONGEST])
+    found = Copies(parts(run)[0][:LONGEST])
     try:
         with Writer(path) as file:
             text = found.text.encode()
@@ -110,35 +111,38 @@ def restored(shelf: Shelf) -> Copies:
     return Copies(shelf.read(0, size).decode(), np.frombuffer(shelf.read(size, 4 * int(shelf.about["order"])), np.int32))
 
 
-def training_text(run: Run) -> str:
-    """What the run learnt from: of its tokens in the cache, or of the text in `data` or in $CHARRNN_CORPORA, known by its SHA-256."""
+def parts(run: Run) -> tuple[str, str]:
+    """What the run learnt from, and the first HEAD tokens of what was held out: of its tokens in the cache, or of the text in `data` or
+    in $CHARRNN_CORPORA, known by its SHA-256. DataError where neither is at hand."""
     digest, characters, name = run.text["digest"], run.text["training_characters"], run.text["name"]
     folder, level = cache_folder(), run.tokenizer.level
     for path in sorted(folder.glob(f"*-{level}-*.tokens")) if folder and folder.is_dir() else ():
-        if path.name.startswith(f"{name}-{level}-") and (text := cached(path, run)) is not None:
-            return text
+        if path.name.startswith(f"{name}-{level}-") and (found := cached(path, run)) is not None:
+            return found
     for path in places(name):
         try:
             if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-                text_file = open_text([path], encoding=run.training.encoding, errors=run.training.errors)
-                return "".join(text_file.pieces(stop=characters))
+                file = open_text([path], encoding=run.training.encoding, errors=run.training.errors)
+                return "".join(file.pieces(stop=characters)), "".join(file.pieces(start=characters, stop=characters + HEAD))
         except (OSError, CharRNNError):
             continue
     raise DataError(f"the training text {name} is not at hand, neither in the cache nor as data/{name}.txt, so what is copied from it "
                     f"cannot be told; put it there (SHA-256 {digest[:12]}…)")
 
 
-def cached(path: Path, run: Run) -> str | None:
-    """The text of the training part in a file of tokens; None where it is another text's, or another vocabulary's."""
+def cached(path: Path, run: Run) -> tuple[str, str] | None:
+    """Both from a file of tokens; None where it is another text's, or another vocabulary's."""
     shelf = opened(path)
     try:
         if shelf is None or shelf.about["key"]["text"] != run.text["digest"] or shelf.about["tokenizer"] != run.tokenizer.to_bytes()[0]:
             return None
         dtype, count = np.dtype(shelf.about["dtype"]), run.text["training_tokens"]
-        text = run.tokenizer.decode(np.frombuffer(shelf.read(0, count * dtype.itemsize), dtype))
+        after = min(HEAD, shelf.about["parts"][1]["tokens"])
+        tokens = np.frombuffer(shelf.read(0, (count + after) * dtype.itemsize), dtype)
+        text = run.tokenizer.decode(tokens[:count])
     except (CharRNNError, KeyError, TypeError, ValueError):
         return None
-    return text if len(text) == run.text["training_characters"] else None
+    return (text, run.tokenizer.decode(tokens[count:])) if len(text) == run.text["training_characters"] else None
 
 
 def places(name: str) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -189,7 +190,17 @@ class Session:
         """A piece of what the model writes now; it takes nothing from the training's own random numbers."""
         step = self.trainer.progress.step
         pieces = generate(self.run_with(self.trainer.model.weights()), SamplingConfig(length=length, seed=step))
-        return Sample(step=step, text="".join(piece.text for piece in pieces))
+        text = "".join(piece.text for piece in pieces)
+        with contextlib.suppress(StorageError):  # what is lost can be missed
+            self.record(step, text)
+        return Sample(step=step, text=text)
+
+    def record(self, step: int, text: str) -> None:
+        """Keep a sample on file, after those of earlier steps. StorageError."""
+        path = self.run / checkpoint.SAMPLES
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        rows = [row for row in map(json.loads, lines) if row["step"] < step] + [{"step": step, "text": text}]
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def end(self) -> End:
         """What was reached, and what an expert would say of it."""

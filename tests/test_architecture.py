@@ -17,7 +17,7 @@ LISTED = """
     machine packing runtime stepper checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics recipe optim evaluation gradients transfer advice events trainer session training api
-    curve lines picture dashboard tables heat screen options cli __main__
+    curve drawings report lines picture dashboard tables heat screen options cli __main__
 """
 ORDER = LISTED.split()
 
@@ -34,6 +34,7 @@ OPTIONS = {
     "fill": "--json --gap --length --count --width",
     "evaluate": "--encoding --errors --device --threads --json",
     "inspect": "--text --unit --gate --find --gradients --json",
+    "report": "--out --text",
     "fetch": "--to --mirror",
 }
 

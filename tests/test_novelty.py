@@ -60,7 +60,8 @@ def test_the_training_text_is_found_in_the_cache_then_by_its_digest(level, tmp_p
         pass
     run = charrnn.load(tmp_path / "run")
     learnt = (VERSE * 18)[: run.text["training_characters"]]
-    assert len(learnt) < len(VERSE * 18) and novelty.training_text(run) == learnt
+    rest = (VERSE * 18)[len(learnt) :]
+    assert rest and novelty.parts(run) == (learnt, rest)
     first, again = novelty.copies(run), novelty.copies(run)
     assert first.text == again.text == learnt
     np.testing.assert_array_equal(first.order, again.order)
@@ -69,10 +70,10 @@ def test_the_training_text_is_found_in_the_cache_then_by_its_digest(level, tmp_p
     with pytest.raises(DataError, match=r"data/verse\.txt"):
         novelty.copies(run)
     monkeypatch.setenv("CHARRNN_CORPORA", str(tmp_path))
-    assert novelty.copies(run).text == learnt
+    assert novelty.copies(run).text == learnt and novelty.parts(run) == (learnt, rest)
     text.write_text(VERSE * 17, encoding="utf-8")
     with pytest.raises(DataError, match=run.text["digest"][:12]):
-        novelty.training_text(run)
+        novelty.parts(run)
 
 
 def test_the_command(tmp_path):

@@ -1,0 +1,135 @@
+"""The page about a run: nothing from outside, nothing unescaped, the model's own numbers, and controls that work in a browser."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+from browser import Browser, chromium
+from conftest import VERSE
+from small import NAMES, SHAPES, random_run
+
+import charrnn
+from charrnn import checkpoint, gradients, report
+from charrnn.trace import read
+
+HOSTILE = '</script><script>alert(1)</script> <img src=x onerror=alert(2)> & "quoted" \x1b[31m\u202e {{x}}\n\tTrăm năm'
+CURVE = [(10, 3.0, 3.1), (20, 2.0, 2.5), (30, 1.5, 2.6)]
+
+
+def made(shape, tmp_path, told=HOSTILE):
+    """A run with a curve and samples on record, and its page."""
+    run = random_run(VERSE + HOSTILE, **shape)
+    facts = {**run.text, "name": "<b>name</b>"}
+    metrics = {"curve": CURVE, "plan": {"<i>": "<u>"}, "validation_nats_per_character": 2.5, "validation_bits_per_character": 3.6,
+               "validation_nats_per_token": 2.5}
+    run = dataclasses.replace(run, path=tmp_path, text=facts, metrics=metrics)
+    (tmp_path / checkpoint.SAMPLES).write_text(json.dumps({"step": 10, "text": HOSTILE}) + "\n")
+    return run, report.page(run, told, gradients=gradients.of(run, VERSE))
+
+
+def embedded(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
+def test_the_page_holds_the_models_own_numbers_and_nothing_from_outside(shape, tmp_path):
+    run, page = made(shape, tmp_path)
+    script = re.search(r"<script>(.*)</script>", page, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'" in page
+    assert page.count("<script") == 2 and "alert(1)</script>" not in page and "<img" not in page and "<b>name" not in page
+    assert "<i>:" not in page and "<u>" not in page and "\x1b" not in page and "\u202e" not in page
+    assert set(re.findall(r"https?://[^\s\"']+", page)) == {"http://www.w3.org/2000/svg"} and "@import" not in page
+    assert set(re.findall(r"url\(([^)]*)\)", page)) == {"#arrow"}
+    drawn = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
+    for one in drawn[:2]:
+        xml.etree.ElementTree.fromstring(one)
+    reading, data = read(run, HOSTILE, alternatives=report.LIKELY), embedded(page)
+    assert sum(token["nats"] for token in data["tokens"]) == pytest.approx(reading.nats.sum(), abs=1e-3 * len(reading.ids))
+    inner = data["inner"]
+    for number, layer in enumerate(inner["layers"]):
+        for name, rows in layer["values"].items():
+            expected = reading.layers[number][name][: inner["steps"], np.array(layer["units"]) - 1].T
+            np.testing.assert_allclose(rows, expected, atol=1e-4)
+    for step, best in enumerate(inner["next"][: len(reading.ids) - 1]):
+        np.testing.assert_allclose([p for _, p in best], reading.p[step + 1], atol=1e-4)
+    for word in ("How it learnt", "What it wrote as it learnt", "Where it is surprised", "The cell at work", "How far back it learns"):
+        assert f"<h2>{word}</h2>" in page
+    assert f"{run.config.parameters():,}" in page and "b<sub>" in page
+
+
+def test_training_keeps_what_it_wrote_and_the_command_makes_the_page(small_text, tmp_path):
+    for _ in charrnn.train(small_text, tmp_path / "run", hidden=6, steps=12, threads=1):
+        pass
+    rows = report.recorded(charrnn.load(tmp_path / "run"))
+    assert [row["step"] for row in rows] == [12] and len(rows[0]["text"]) == 240
+    command = [sys.executable, "-m", "charrnn", "report", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout == f"{tmp_path}/run/report.html\n"
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "never saw" in page and "12" in page
+    held_out = small_text.read_text(encoding="utf-8")[charrnn.load(tmp_path / "run").text["training_characters"] :]
+    assert "".join(token["text"] for token in embedded(page)["tokens"]) == held_out[: report.READ]
+    refused = subprocess.run([*command, "--out", str(tmp_path / "no" / "x.html")], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 5 and refused.stderr.count("\n") == 1
+
+
+def test_a_sample_replaces_those_of_later_steps(small_text, tmp_path):
+    """A run that was cut goes on from an earlier step."""
+    from charrnn.session import Session
+
+    session = Session.__new__(Session)
+    session.run = tmp_path
+    for step in (10, 20, 30, 20, 40):
+        session.record(step, f"at {step}")
+    rows = [json.loads(line) for line in (tmp_path / checkpoint.SAMPLES).read_text().splitlines()]
+    assert [row["step"] for row in rows] == [10, 20, 40]
+
+
+@pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
+def test_in_a_browser_it_renders_and_its_controls_work(tmp_path):
+    with Browser(chromium(), tmp_path / "profile") as browser:
+        for name, shape in zip(NAMES, SHAPES):
+            folder = tmp_path / name
+            folder.mkdir()
+            run, page = made(shape, folder)
+            (folder / "report.html").write_text(page, encoding="utf-8")
+            browser.open(folder / "report.html")
+            assert browser.run("document.documentElement.dataset.ready") == "yes", browser.said
+            step = lambda: browser.run("document.getElementById('step').textContent")
+            steps = embedded(page)["inner"]["steps"]
+            assert step() == f"2 of {steps}"
+            browser.point("#on", click=True)
+            assert step() == f"3 of {steps}"
+            browser.point("#back", click=True)
+            browser.run("document.getElementById('cell').focus()")
+            for key, at in (("ArrowRight", 3), ("ArrowRight", 4), ("ArrowLeft", 3), ("End", steps), ("ArrowRight", steps), ("Home", 1)):
+                browser.press(key)
+                assert step() == f"{at} of {steps}"
+            browser.point("#sentence button:nth-of-type(6)", click=True)
+            assert step() == f"6 of {steps}"
+            layer = read(run, HOSTILE).layers[0]
+            unit = embedded(page)["inner"]["layers"][0]["units"][0] - 1
+            for gate, values in layer.items():
+                told = browser.run(f"[...document.querySelectorAll('[data-number=\"{gate}\"]')].map(one => one.textContent)")
+                assert told and all(abs(float(one.replace("−", "-")) - values[5, unit]) < 0.0051 for one in told)
+            browser.point("#surprise button:nth-of-type(3)")
+            assert browser.run("document.getElementById('chosen').textContent") == "s"
+            browser.run("document.querySelector('#surprise button').focus()")
+            browser.press("ArrowRight")
+            assert browser.run("document.getElementById('chosen').textContent") == "/"
+            assert browser.run("document.querySelectorAll('#map rect').length") > steps
+            browser.run("(select => { select.selectedIndex = select.options.length - 1; select.dispatchEvent(new Event('change')); })"
+                        "(document.getElementById('map-name'))")
+            assert browser.run("document.querySelectorAll('script').length") == 2
+            assert browser.said == []
+        blocked = browser.run("new Promise(tell => { document.addEventListener('securitypolicyviolation', event => "
+                              "tell(event.effectiveDirective)); fetch('https://localhost/x').catch(() => 0); })")
+        assert blocked == "connect-src"
