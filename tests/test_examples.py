@@ -125,3 +125,52 @@ def test_the_demo_shows_what_it_runs_and_uses_what_is_there(demo, tmp_path):
     (tmp_path / "other").touch()  # checkpoints/demo turns out to be another text's
     _, calls = demo()
     assert "train data/time_machine.txt --out checkpoints/demo-2" in calls and "inspect checkpoints/demo-2" in calls
+
+
+def test_names_are_new(tmp_path, capsys):
+    assert example("names").main(["--steps", "60", "--count", "5", "--out", str(tmp_path / "names")]) == 0
+    said = capsys.readouterr().out.split(":\n")[1].strip().split(", ")
+    assert len(set(said)) == 5 and not set(said) & set((ROOT / "data" / "names.txt").read_text(encoding="utf-8").split("\n"))
+
+
+def test_music_begins_with_its_head(tmp_path, capsys):
+    assert example("music").main(["--steps", "30", "--title", "Mine", "--out", str(tmp_path / "music")]) == 0
+    assert capsys.readouterr().out.startswith("X:1\nT:Mine\nM:4/4\nL:1/4\nK:C\n")
+
+
+def test_poems_are_measured_by_their_form(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CHARRNN_CORPORA", str(corpus_file("truyen_kieu.txt").parent))
+    module = example("poems")
+    six, eight = "một hai ba bốn năm sáu", "một hai ba bốn năm sáu bảy tám"
+    assert module.form(f"\n{six}\n{eight}\n{six}\n{eight}\nx") == (1, 1)
+    assert module.form(f"\n{six}\n{six}\nmột\n{eight}\nx") == (0.75, 0)
+    assert module.main(["--steps", "3", "--data", str(tmp_path), "--out", str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr().out
+    assert "char: " in said and "subword: " in said and said.count("couplet") == 2
+
+
+def test_source_code_lines_that_parse_are_counted(tmp_path, capsys):
+    module = example("source_code")
+    assert all(map(module.parses, ("    x = 1", "def f(a):", "elif x:", "except E:"))) and not any(map(module.parses, (")(", "if")))
+    (tmp_path / "a.py").write_text("def f(x):\n    return x\n" * 60)
+    assert module.main([str(tmp_path / "a.py"), "--steps", "20", "--out", str(tmp_path / "code")]) == 0
+    assert "lines parse by themselves" in capsys.readouterr().out
+
+
+def test_sentiment_by_two_models(tmp_path, capsys):
+    arguments = ["--steps", "40", "--out", str(tmp_path), "The soup was awful. Never again."]
+    assert example("sentiment").main(arguments) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert int(first.split()[0]) > 80 and first.split()[2] == "120" and second == "bad: The soup was awful. Never again."
+
+
+def test_pairs_are_translated_and_tagged(tmp_path, capsys):
+    module = example("pairs")
+    told = {0: "không", 10: "mười", 15: "mười lăm", 21: "hai mươi mốt", 55: "năm mươi lăm", 105: "một trăm lẻ năm",
+            711: "bảy trăm mười một"}
+    assert {n: module.vietnamese(n) for n in told} == told
+    assert [module.english(n) for n in (0, 19, 40, 342)] == ["zero", "nineteen", "forty", "three hundred forty two"]
+    assert len(dict(module.tagging())) > 200 and module.tagging()[0] == ("the old dog sees the house", "D A N V D N")
+    assert module.main(["--steps", "4", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("of 60 new sources come out right") == 2 and said.count(" -> ") == 6
