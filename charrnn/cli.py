@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 import charrnn
-from charrnn.config import FillingConfig, SamplingConfig, TrainingConfig
+from charrnn.config import CompareConfig, FillingConfig, SamplingConfig, TrainingConfig
 from charrnn.errors import CharRNNError, DataError, StorageError, UsageError
 from charrnn.interrupt import Interrupt, Stopped
 from charrnn.options import from_fields
@@ -224,6 +224,61 @@ def known(prompt: str, tokenizer: Any, option: str = "--prompt", mark: str = "")
     if unknown:
         screen.warn(f"the model has never seen {' '.join(map(repr, unknown[:20]))}: read as an unknown symbol")
     return prompt
+
+
+@command
+@from_fields(CompareConfig)
+def compare(texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", show_default=False,
+                                                              help="Files, folders (every .txt below them), or - for stdin.")] = None, *,
+            recall: Annotated[bool, typer.Option("--recall", help="Measure memory alone: keys, noise for a known distance, recall. It "
+                                                 "needs no text.")] = False,
+            out: Annotated[str | None, typer.Option(help="Keep the runs in this folder.", metavar="FOLDER", show_default=False)] = None,
+            json: Json = False, given: dict[str, Any]) -> None:
+    """Train mlp, rnn, gru, lstm, a deep and a bidirectional lstm on one text; compare cost, quality, memory, and what textbooks say."""
+    import dataclasses
+    import tempfile
+
+    from charrnn import machine, screen
+    from charrnn.corpus import prepare
+    from charrnn.text import open_text
+
+    config = CompareConfig(**given)
+    if not texts and not recall:
+        raise UsageError("compare needs a TEXT, or --recall")
+    if recall and config.time is not None:
+        raise UsageError("--recall counts steps: give --steps, not --time")
+    corpus = prepare(open_text(texts), level="char", vocab_size=None, valid=0.1) if texts else None
+    machine.prepare()
+    from charrnn import comparison
+    from charrnn import recall as memory
+
+    machine.use_threads(config.threads)
+    if recall:
+        rows = []
+        for row in memory.recall(steps=config.steps, hidden=config.hidden, seed=config.seed):
+            rows.append(row)
+            if json:
+                print(jsons.dumps(row), flush=True)
+            else:
+                screen.note(f"recall: {row['model']} done")
+        if not json:
+            screen.recall_table(rows, memory.KEYS, memory.SHOWN)
+    if corpus is None:
+        return
+    with tempfile.TemporaryDirectory() as spare:
+        found = {}
+        for one in comparison.compare(corpus, config, Path(out or spare)):
+            found[one.model] = one
+            if json:
+                print(jsons.dumps(one.as_json(), ensure_ascii=False), flush=True)
+            else:
+                screen.note(f"{one.model}: {one.parameters:,} parameters, {one.steps:,} steps in {one.seconds:.0f} s")
+        said = comparison.claims(found)
+        if json:
+            print(jsons.dumps({"claims": [{"claim": claim, "measured": measured, "holds": holds} for claim, measured, holds in said]},
+                              ensure_ascii=False))
+        else:
+            screen.comparison_table([dataclasses.asdict(one) for one in found.values()], said)
 
 
 @command

@@ -227,3 +227,24 @@ class FillingConfig(Config):
     length: str | None = setting(None, "The length of each gap in characters, such as 5 or 3-12. Default: as long as its marks.")
     count: int = setting(5, "How many candidates to show.", low=1, high=1000)
     width: int = setting(128, "How many candidates are followed side by side: more find better ones, and take longer.", low=1, high=65536)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Config):
+    """How kinds of models are compared. None: as chosen by the text."""
+
+    equal: str = setting("parameters", "What all models have alike: as many parameters, and steps; or as much time.",
+                         choices=("parameters", "time"))
+    steps: int | None = setting(None, "Updates of each model. Default: 1000 at equal parameters.", low=1, high=10**9)
+    time: str | None = setting(None, "Time for each model, such as 30s or 3m. Default: 30s at equal time.")
+    hidden: int | None = setting(None, "Hidden units of the lstm; the others get as many parameters. At equal time: of all. Default: by "
+                                 "text and time.", low=1, high=65536)
+    seed: int = setting(1, "The same seed gives the same models, where steps are counted.", low=0, high=2**63 - 1)
+    threads: int | None = setting(None, "Processor threads. Default: one a core.", low=1, high=1024)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.time is not None and self.steps is not None:
+            raise UsageError("--time and --steps exclude each other: give one")
+        if self.time is not None:
+            seconds(self.time)

@@ -11,17 +11,24 @@ from charrnn.events import Event
 from charrnn.heat import coloured_text, gradient_view, units_table
 from charrnn.lines import JsonLines, PlainLines, View, write_line
 from charrnn.tables import catalogue_table, download, evaluation_table, filling_table, inspect_view
+from charrnn.versus import comparison_table, recall_table
 from charrnn.visible import count, duration, figure, on_one_line, size, visible
 
 __all__ = [
-    "catalogue_table", "coloured_text", "count", "dashboard_svg", "download", "duration", "error_line", "evaluation_table", "figure",
-    "filling_table", "gradient_view", "inspect_view", "novelty_line", "size", "training_view", "units_table", "visible", "warn",
+    "catalogue_table", "coloured_text", "comparison_table", "count", "dashboard_svg", "download", "duration", "error_line",
+    "evaluation_table", "figure", "filling_table", "gradient_view", "inspect_view", "note", "novelty_line", "recall_table", "size",
+    "training_view", "units_table", "visible", "warn",
 ]  # fmt: skip
 
 
 def error_line(message: object) -> None:
     """`charrnn: message` on stderr, as one line that cannot do anything to a terminal."""
     write_line(sys.stderr, f"charrnn: {on_one_line(str(message))}")
+
+
+def note(message: object) -> None:
+    """What a long command has done so far, on stderr."""
+    write_line(sys.stderr, on_one_line(str(message)))
 
 
 def warn(message: object) -> None:

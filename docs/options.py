@@ -18,7 +18,7 @@ Made by `make docs` from the command line itself; `charrnn COMMAND --help` says 
 """
 BOUNDS = {(command, field.name): field.metadata
           for command, kind in {"train": config.TrainingConfig, "sample": config.SamplingConfig, "fill": config.FillingConfig,
-                                "evaluate": config.TrainingConfig}.items()
+                                "compare": config.CompareConfig, "evaluate": config.TrainingConfig}.items()
           for field in kind.__dataclass_fields__.values()}
 
 

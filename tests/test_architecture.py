@@ -16,14 +16,14 @@ LISTED = """
     tokens word pieces unigram subword tokenizer text fingerprint store corpus batches fetch
     machine packing runtime stepper checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
-    model metrics recipe optim evaluation gradients transfer advice events trainer session training api
-    curve drawings report lines picture dashboard tables heat screen options cli __main__
+    model metrics recipe optim evaluation gradients transfer advice events trainer session training comparison recall api
+    curve drawings report lines picture dashboard tables versus heat screen options cli __main__
 """
 ORDER = LISTED.split()
 
 # These alone may need torch as they are loaded; machine needs it in its functions.
 TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "optim", "evaluation", "gradients",
-         "transfer", "trainer", "session", "training"}
+         "transfer", "trainer", "session", "training", "comparison", "recall"}
 
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {
@@ -32,6 +32,7 @@ OPTIONS = {
         --threads""",
     "sample": "--novelty --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop --count --seed",
     "fill": "--json --gap --length --count --width",
+    "compare": "--recall --out --json --equal --steps --time --hidden --seed --threads",
     "evaluate": "--encoding --errors --device --threads --json",
     "inspect": "--text --unit --gate --find --gradients --json",
     "report": "--out --text",
@@ -101,7 +102,7 @@ def test_only_what_draws_knows_rich_and_only_the_command_knows_typer():
         tops = {name.split(".")[0] for name in imported(MODULES[module].read_text(encoding="utf-8"))}
         rich |= {module} if "rich" in tops else set()
         typer |= {module} if "typer" in tops else set()
-    assert rich <= {"picture", "dashboard", "tables", "heat", "screen"} and typer == {"options", "cli"}
+    assert rich <= {"picture", "dashboard", "tables", "versus", "heat", "screen"} and typer == {"options", "cli"}
 
 
 @pytest.mark.parametrize("code, absent", [
