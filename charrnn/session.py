@@ -119,7 +119,7 @@ class Session:
         progress, now = self.trainer.progress, time.monotonic()
         evaluating = now + offset - progress.seconds
         (step, since), self.paced = self.paced, (progress.step, now)
-        if self.budget is None:
+        if self.budget is None or step == progress.step:  # the evaluation was left over from the session before
             return
         per_step = (now - since - evaluating) / (progress.step - step)
         every, left = self.trainer.plan.evaluate_every, progress.steps - progress.step

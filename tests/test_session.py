@@ -11,6 +11,7 @@ from charrnn.corpus import prepare
 from charrnn.errors import CheckpointError, StorageError
 from charrnn.events import Evaluation, Notice, Step
 from charrnn.text import open_text
+from charrnn.trainer import Halted, Trainer
 from charrnn.training import train
 
 CONFIG = TrainingConfig(hidden=8, batch=3, window=11, steps=20, threads=1, dropout=0.2)
@@ -135,6 +136,25 @@ def test_an_evaluation_that_is_cut_short_is_made_again(corpus, tmp_path, whole):
     assert content(run) == whole
 
 
+def test_an_evaluation_that_is_cut_short_in_a_run_with_a_time(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("charrnn.training.measure", lambda trainer, threads, limit: (1, 0.001, 0.01))
+    validate, calls = Trainer.validate, []
+
+    def halted_every_second_time(self, stop):
+        calls.append(self)
+        if len(calls) % 2:
+            raise Halted
+        return validate(self, stop)
+
+    monkeypatch.setattr(Trainer, "validate", halted_every_second_time)
+    config = TrainingConfig(hidden=8, batch=3, window=11, time="1s", threads=1)
+    for session in range(100):
+        *_, end = train(corpus, config, tmp_path / "run", resume=session > 0)
+        if end.reason != "interrupted":
+            break
+    assert end.reason in ("finished", "stopped early") and session > 1
+
+
 def test_another_machine_is_told_once(corpus, tmp_path, monkeypatch):
     run = tmp_path / "run"
     trained(corpus, run, 3)
@@ -146,8 +166,6 @@ def test_another_machine_is_told_once(corpus, tmp_path, monkeypatch):
 
 
 def test_a_state_that_is_not_finite_is_not_saved(corpus, tmp_path, monkeypatch):
-    from charrnn.trainer import Trainer
-
     run = tmp_path / "run"
     trained(corpus, run, 5)
     before = (run / checkpoint.RESUME).read_bytes()
