@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect as inspect_module
 import json as jsons
@@ -455,7 +456,9 @@ def main() -> NoReturn:
         code = UsageError.exit_code
     except Stopped as error:
         screen.error_line(str(error))
-        code = 128 + error.number
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(128 + error.number)  # all is tidied up, and torch would take a while to leave
     except OSError as error:
         screen.error_line(f"{error.filename or 'a file'}: {error.strerror or error}; check the disk")
         code = StorageError.exit_code

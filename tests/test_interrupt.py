@@ -70,3 +70,16 @@ def test_ctrl_c_while_the_tokenizer_learns(tmp_path):
     assert process.returncode == 130 and "stopped" in err and err.count("\n") == 1, err
     assert time.monotonic() - began < 5 and found
     assert not os.path.exists(f"/proc/{found[0]}") and not (tmp_path / "checkpoints").exists()
+
+
+def test_ctrl_c_before_the_command_is_loaded():
+    code = """import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "charrnn.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from charrnn.__main__ import main
+main()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import torch
+import typer
 
 from charrnn import checkpoint, cli, trainer, training
 
@@ -22,13 +23,14 @@ torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True).step()  # lo
 # What the command loads as it goes along.
 for name in ("corpus", "screen", "settings", "text", "session", "machine", "dashboard"):
     __import__(f"charrnn.{name}")
+typer.main.get_command(cli.app).commands["train"].make_context("train", ["x", "--steps", "1"])
 
 VERSE = "Trăm năm trong cõi người ta,\nChữ tài chữ mệnh khéo là ghét nhau.\nTrải qua một cuộc bể dâu,\n"
 STEPS = 24
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SHAPE = ("--hidden", "6", "--batch", "3", "--window", "9", "--steps", str(STEPS), "--dropout", "0.3", "--threads", "1", "--device", "cpu")
 CELLS = (("--cell", "lstm"), ("--cell", "gru"), ("--cell", "gru", "--gru-reset", "after"), ("--cell", "rnn"), ("--cell", "mlp"),
-         ("--cell", "lstm", "--layers", "2"))
+         ("--cell", "lstm", "--layers", "2"), ("--cell", "gru", "--bidirectional"))
 LEVELS = ("char", "byte", "word", "subword")
 FORMS = [(*cell, "--level", level) for level in LEVELS for cell in CELLS]
 

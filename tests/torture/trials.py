@@ -43,7 +43,7 @@ def kills(count, folder):
     for number in range(10**6):
         if total >= count and (len(forms) == len(FORMS) or count < len(FORMS)):
             break
-        form = FORMS[number * 7 % len(FORMS)]
+        form = FORMS[number * 5 % len(FORMS)]
         trial = trials.get(form) or trials.setdefault(form, Trial(folder / f"form{len(trials)}", form))
         trial.again()
         made, same = killed(trial, chance)
