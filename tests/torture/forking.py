@@ -107,7 +107,7 @@ def ending(run):
     """Weights, optimizer, metrics and all else of a run's end, but for the seconds it took."""
     tensors, about = checkpoint.read(run / checkpoint.RESUME)
     del about["progress"]["seconds"], about["sha256"]
-    left = sorted(path.name for path in run.iterdir())
+    left = sorted({path.name for path in run.iterdir()} - {checkpoint.SAMPLES})  # what was sampled when is a matter of the clock
     return ({name: value.tobytes() for name, value in tensors.items()}, about, (run / checkpoint.MODEL).read_bytes(),
             (run / checkpoint.METRICS).read_bytes(), left)
 
