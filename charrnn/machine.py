@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import charrnn
 from charrnn.errors import UsageError
@@ -49,6 +50,15 @@ def device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UsageError(f"--device {name}: there is no such device here; use --device cpu") from None
     return found
+
+
+def shortened(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """In it a GPU multiplies in bfloat16, where it has that; weights, gradients and sums stay as they are."""
+    import torch
+
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 def cores() -> int:

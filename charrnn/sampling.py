@@ -138,12 +138,21 @@ class Writer:
         return {"tokens": self.tokens, "nats": self.nats, "stopped": self.stopped, "seed": self.seed}
 
 
-def rows_of(run: Run, count: int) -> Stepper | Rows:
-    """The run's model at the start of a text, for `count` rows: in C where that was built and can, else in NumPy."""
+def model_of(run: Run, count: int) -> Stepper | Rows:
+    """The run's model at the start of a text, for one row or `count` of them: in C where that was built and can, else in NumPy."""
     runtime, silent = Runtime(run.config, run.weights), run.tokenizer.escape
     if library() is not None and runtime.table.dtype == np.float32 and all(np.isfinite(part).all() for part in run.weights.values()):
         return Stepper(runtime, many=count > 1, silent=silent, threads=machine.cores())
     return Rows(runtime, silent=silent)
+
+
+def begun(run: Run, tokens: Sequence[int], rows: int) -> tuple[Stepper | Rows, Array]:
+    """The run's model after the start of a text and these tokens, in each of the rows; and its logits (B, V) of what comes next."""
+    model = model_of(run, rows)
+    for token in (run.tokenizer.start, *tokens):
+        logits = model.step([token])
+    model.repeat(rows)
+    return model, logits.repeat(rows, axis=0)
 
 
 def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Iterator[Piece]:
@@ -159,11 +168,7 @@ def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Ite
     tokenizer, rows = run.tokenizer, config.count
     seed = secrets.randbits(32) if config.seed is None else config.seed
     told = tokenizer.model_ids(tokenizer.encode(config.prompt if prompt is None else prompt))
-    model = rows_of(run, rows)
-    for token in (tokenizer.start, *told.tolist()):
-        logits = model.step([token])
-    model.repeat(rows)
-    logits = logits.repeat(rows, axis=0)
+    model, logits = begun(run, told.tolist(), rows)
     recent = np.tile(told[-RECENT:], (rows, 1))
     live = [(row, Writer(tokenizer, config.stop, seed + row)) for row in range(rows)]
     for left in reversed(range(config.length)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from charrnn import checkpoint, optim
+from charrnn import checkpoint, machine, optim
 from charrnn.batches import Batches, Window
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus, Part, Store
 from charrnn.errors import TrainingError
 from charrnn.evaluation import score
-from charrnn.kernels import summed_nats
+from charrnn.kernels import cudnn, summed_nats
 from charrnn.metrics import Score
 from charrnn.model import Model, State, detached
 from charrnn.recipe import Plan
@@ -99,6 +101,7 @@ class Trainer:
     def __init__(self, corpus: Corpus, config: TrainingConfig, model: ModelConfig, plan: Plan, device: torch.device) -> None:
         self.corpus, self.config, self.plan, self.device = corpus, config, plan, device
         self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
+        self.served = cudnn.serves(model.cell, model.activation, model.gru_reset)  # other cells go step by step, and casting would cost
         self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed,
@@ -135,6 +138,23 @@ class Trainer:
         the next window starts from the zero state, and the result is nan."""
         if window.fresh:
             self.state = self.model.zero_state(self.plan.batch)
+        with machine.shortened(self.device) if self.served else contextlib.nullcontext():
+            loss, total, state = self._losses(window)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.gradient_norm = optim.clip(self.model.parameters(), self.config.clip)
+        nats = float(loss.detach())
+        if not math.isfinite(nats + self.gradient_norm):
+            self.optimizer.clear()
+            self.state = self.model.zero_state(self.plan.batch)
+            return math.nan
+        share = optim.schedule(self.progress.way()) * LOWER**self.progress.retreats
+        self.learning_rate = share * self.plan.lr
+        self.optimizer.step(share)
+        self.state = detached(state)
+        return nats
+
+    def _losses(self, window: Window) -> tuple[Tensor, Tensor, State]:
+        """What a token costs in nats, what the gradient is taken of, and the state after."""
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in (window.inputs, window.targets))
         how: dict[str, Any] = {"dropout": self.plan.dropout, "generator": self.generator}
         w, b, targets = self.model.output["w"], self.model.output["b"], targets.flatten()
@@ -148,18 +168,7 @@ class Trainer:
             for side, part in zip(hidden.chunk(2, dim=2), w.chunk(2)):
                 total = total + ALONE * summed_nats(side.flatten(0, 1).contiguous(), part, b, targets) / targets.numel()
             total = total / (1 + 2 * ALONE)
-        total.backward()  # type: ignore[no-untyped-call]
-        self.gradient_norm = optim.clip(self.model.parameters(), self.config.clip)
-        nats = float(loss.detach())
-        if not math.isfinite(nats + self.gradient_norm):
-            self.optimizer.clear()
-            self.state = self.model.zero_state(self.plan.batch)
-            return math.nan
-        share = optim.schedule(self.progress.way()) * LOWER**self.progress.retreats
-        self.learning_rate = share * self.plan.lr
-        self.optimizer.step(share)
-        self.state = detached(state)
-        return nats
+        return loss, total, state
 
     def step(self) -> tuple[float, int]:
         """The next update; the nats per token it cost (nan: it was skipped) and how many tokens it read."""

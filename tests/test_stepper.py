@@ -210,4 +210,4 @@ def test_weights_that_are_not_finite_are_left_to_numpy():
     run.weights["output.w"][0, 0] = np.inf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert isinstance(sampling.rows_of(run, 1), Rows)
+        assert isinstance(sampling.model_of(run, 1), Rows)

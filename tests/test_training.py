@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import checkpoint, recipe, training
+from charrnn import checkpoint, machine, recipe, training
 from charrnn.checkpoint import load
 from charrnn.config import TrainingConfig
 from charrnn.corpus import prepare
 from charrnn.errors import CheckpointError, TrainingError, UsageError
 from charrnn.evaluation import evaluate
 from charrnn.events import End, Evaluation, Sample, Start, Step
+from charrnn.model import Layer
 from charrnn.text import open_text
 from charrnn.trainer import Trainer, first
 from charrnn.training import train
@@ -244,3 +245,22 @@ def test_the_time_given_is_kept_when_the_machine_changes_its_pace(tmp_path, monk
         assert event.reason == "finished" and event.seconds == pytest.approx(60, rel=0.05)
         assert (len(set(plans)) > 1) == (turn < 100)
     assert ends[1].steps < 0.6 * ends[0].steps
+
+
+@pytest.mark.parametrize("form", [{"cell": "lstm", "layers": 2}, {"cell": "gru", "gru_reset": "after"}, {"cell": "rnn", "embedding": 0}],
+                         ids=lambda f: f["cell"])
+def test_the_gpus_path_in_bfloat16_learns_the_same(form, small_text, monkeypatch):
+    """On the CPU: products in bfloat16, weights, gradients, state and loss in float32, and nearly the same curve."""
+    config = settings(**form)
+    corpus = corpus_of(small_text, config)
+    shape = recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size)
+    plan = recipe.plan(config, shape, corpus.training.tokens)
+    monkeypatch.setattr(Layer, "forward", Layer.by_cudnn)
+    exact, short = (Trainer(corpus, config, shape, plan, torch.device("cpu")) for _ in range(2))
+    expected = [exact.step()[0] for _ in range(30)]
+    monkeypatch.setattr(machine, "shortened", lambda device: torch.autocast(device.type, torch.bfloat16))
+    found = [short.step()[0] for _ in range(30)]
+    assert found != expected and found[-1] < 0.98 * found[0]
+    np.testing.assert_allclose(found, expected, rtol=0.03)
+    parts = [*short.model.parameters(), *(part.grad for part in short.model.parameters()), *sum(short.state, ())]
+    assert {part.dtype for part in parts if part is not None} == {torch.float32}

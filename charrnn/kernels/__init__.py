@@ -101,7 +101,7 @@ def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor
     if hidden.shape != (len(targets), len(w)) or b.shape != w.shape[1:] or not hidden.dtype == w.dtype == b.dtype:
         raise UsageError(f"kernels.summed_nats: {tuple(hidden.shape)} @ {tuple(w.shape)} + {tuple(b.shape)} for {len(targets)} targets")
     if hidden.device.type != "cpu":
-        return functional.cross_entropy(torch.addmm(b, hidden, w), targets, reduction="sum").double()
+        return functional.cross_entropy(torch.addmm(b, hidden, w).to(w.dtype), targets, reduction="sum").double()
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(b):
         raise IndexError(f"targets reach from {int(targets.min())} to {int(targets.max())}, the vocabulary has {len(b)}")
     parts = [part.contiguous() for part in (hidden, w, b, targets)]

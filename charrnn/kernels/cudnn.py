@@ -13,7 +13,9 @@ def serves(cell: str, activation: str, reset: str) -> bool:
 
 def layer(cell: str, x: Tensor, w_x: Tensor, b: Tensor, w_h: Tensor, b_h: Tensor | None, state: tuple[Tensor, ...], *,
           activation: str = "tanh") -> tuple[Tensor, tuple[Tensor, ...]]:
-    """x (T, B, inputs) → outputs (T, B, H) and the final state; weights and state as `kernels.recur` takes them."""
+    """x (T, B, inputs) → outputs (T, B, H) and the final state; weights and state as `kernels.recur` takes them.
+
+    Under torch.autocast the products are in its type; what is returned is in that of the weights."""
     second = torch.zeros_like(b)  # torch.nn has two biases where one would do, but for the gru's candidate
     if b_h is not None:
         second = torch.cat([second[: -len(b_h)], b_h])
@@ -22,7 +24,7 @@ def layer(cell: str, x: Tensor, w_x: Tensor, b: Tensor, w_h: Tensor, b_h: Tensor
     states = tuple(part.unsqueeze(0).contiguous() for part in state)
     if cell == "lstm":
         outputs, h, c = torch._VF.lstm(x, states, weights, *options)
-        return outputs, (h[0], c[0])
+        return outputs.to(w_h.dtype), (h[0].to(w_h.dtype), c[0].to(w_h.dtype))
     run = torch._VF.gru if cell == "gru" else torch._VF.rnn_tanh if activation == "tanh" else torch._VF.rnn_relu
     outputs, h = run(x, states[0], weights, *options)
-    return outputs, (h[0],)
+    return outputs.to(w_h.dtype), (h[0].to(w_h.dtype),)
