@@ -5,6 +5,6 @@ from setuptools import Extension, setup
 setup(ext_modules=[
     Extension("charrnn.kernels._sequence", ["charrnn/kernels/_sequence.c"], depends=["charrnn/kernels/_sequence.h"],
               extra_compile_args=["-std=gnu11", "-O3", "-pthread"], extra_link_args=["-pthread"], optional=True),
-    Extension("charrnn._step", ["charrnn/_step.c"], depends=["charrnn/_step.h"], libraries=["m"],
-              extra_compile_args=["-std=gnu11", "-O3"], optional=True),
+    Extension("charrnn._step", ["charrnn/_step.c"], depends=["charrnn/_step.h", "charrnn/_helper.h"], libraries=["m"],
+              extra_compile_args=["-std=gnu11", "-O3", "-pthread"], extra_link_args=["-pthread"], optional=True),
 ])

@@ -1,8 +1,10 @@
-/* One step of a trained model for some rows, all layers and the output layer in a call, and the drawing of a token: what sampling does for each character.
+/* One step of a trained model for some rows, all layers and the output layer in a call, and the drawing of tokens: what sampling does for
+   each character.
 
    For one row the weights are read in 24 bits: what a character costs is reading them. 16 bits would change one text in six of a
    thousand characters; 24 change it no more than another order of summation does. For many rows the same numbers lie in float32.
-   `stepper.py` packs the weights and calls this through ctypes; every buffer is the caller's, and nothing is kept between calls.
+   `stepper.py` packs the weights and calls this through ctypes; every buffer is the caller's, and nothing but the helper of _helper.h is
+   kept between calls.
 
    64 rows of a matrix (N, K) make a panel, four quarters of 16. In 24 bits, each column holds 3 x 16 words of 32 bits: word i of the first
    three quarters is their row i's weight times 256, plus a byte that the packing has allowed for; the three bytes make the fourth
@@ -52,6 +54,7 @@ struct step {
     float *h, *c;          /* (rows, P) of the first layer, those of the next `stride` floats further on; overwritten */
     float *logits;         /* (rows, logits_width) */
     float *scratch;        /* (4, rows, width) */
+    struct helper *helper; /* or NULL */
 };
 
 struct draw {
@@ -63,6 +66,8 @@ struct draw {
     double *p;             /* (V up to a multiple of 16) */
     float temperature;
 };
+
+#include "_helper.h"
 
 #define EACH _Pragma("GCC unroll 8")
 #define SHIFTED(a, b, c) ((c) << 24 | ((b) << 16 & 0xff0000) | ((a) << 8 & 0xff00))
@@ -159,8 +164,23 @@ EXPORT void charrnn_draw(const struct draw *d) { CALL(draw, d) }
 /* A product alone, for tests: sums (rows, lds) in units of the scale, x (rows, ldx). */
 EXPORT void charrnn_product(const struct matrix *m, int64_t rows, const float *x, int64_t ldx, float *sums, int64_t lds)
 {
-    CALL(product, m, rows, x, ldx, sums, lds)
+    CALL(product, m, rows, x, ldx, sums, lds, NULL)
 }
+
+/* A second thread for the steps of one row, to be named in struct step and to be let go before what it reads is freed. */
+EXPORT struct helper *charrnn_hire(int64_t panels)
+{
+#ifdef __x86_64__
+    switch (level()) {
+    case 3: return hire(panels, piece_vbmi2);
+    case 2: return hire(panels, piece_avx512);
+    case 1: return hire(panels, piece_avx2);
+    }
+#endif
+    return hire(panels, piece_base);
+}
+
+EXPORT void charrnn_dismiss(struct helper *h) { dismiss(h); }
 
 /* Set the widest level to use, for tests; which one is used. */
 EXPORT int charrnn_limit(int most)

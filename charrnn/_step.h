@@ -85,7 +85,8 @@ INLINE void NAME(tile)(const int R, const int N, int fresh, const float *units, 
 }
 
 /* The same for any number of rows. */
-static TARGET void NAME(tiles)(int64_t rows, int fresh, const float *units, int64_t K, const float *x, int64_t ldx, float *sums, int64_t lds)
+static TARGET void NAME(tiles)(int64_t rows, int fresh, const float *units, int64_t K, const float *x, int64_t ldx, float *sums,
+                               int64_t lds)
 {
     for (; rows >= TILE; rows -= TILE, x += TILE * ldx, sums += TILE * lds)
         NAME(tile)(TILE, VECTORS, fresh, units, K, x, ldx, sums, lds);
@@ -98,7 +99,18 @@ static TARGET void NAME(tiles)(int64_t rows, int fresh, const float *units, int6
     }
 }
 
-static TARGET void NAME(product)(const struct matrix *m, int64_t rows, const float *x, int64_t ldx, float *sums, int64_t lds)
+/* Panels first to end of a product with packed weights. */
+static TARGET void NAME(piece)(const struct matrix *m, int64_t first, int64_t end, const float *x, float *sums)
+{
+    const int64_t size = m->columns * 3 * WORDS;
+    for (; first + PANELS <= end; first += PANELS)
+        NAME(packed)(PANELS, m->words + first * size, m->columns, x, sums + first * ROWS);
+    for (; first < end; first++)
+        NAME(packed)(1, m->words + first * size, m->columns, x, sums + first * ROWS);
+}
+
+static TARGET void NAME(product)(const struct matrix *m, int64_t rows, const float *x, int64_t ldx, float *sums, int64_t lds,
+                                 struct helper *helper)
 {
     const int64_t K = m->columns;
     if (!m->words) {
@@ -108,13 +120,11 @@ static TARGET void NAME(product)(const struct matrix *m, int64_t rows, const flo
                             sums + panel * ROWS, lds);
         return;
     }
-    for (int64_t row = 0; row < rows; row++) {
-        int64_t panel = 0;
-        for (; panel + PANELS <= m->panels; panel += PANELS)
-            NAME(packed)(PANELS, m->words + panel * K * 3 * WORDS, K, x + row * ldx, sums + row * lds + panel * ROWS);
-        for (; panel < m->panels; panel++)
-            NAME(packed)(1, m->words + panel * K * 3 * WORDS, K, x + row * ldx, sums + row * lds + panel * ROWS);
-    }
+    for (int64_t row = 0; row < rows; row++)
+        if (helper && m->panels * K * 3 * WORDS * 4 >= LEAST)
+            share(helper, m, x + row * ldx, sums + row * lds);
+        else
+            NAME(piece)(m, 0, m->panels, x + row * ldx, sums + row * lds);
 }
 
 /* ---- e^x, sigma(x), tanh(x) ---- */
@@ -260,21 +270,22 @@ static TARGET void NAME(step)(const struct model *m, const struct step *s)
         const struct matrix *input = l ? &layer->w_x : NULL;
         float *h = s->h + l * s->stride, *c = s->c + l * s->stride;
         if (input)
-            NAME(product)(input, n, h - s->stride, P, inputs, width);
+            NAME(product)(input, n, h - s->stride, P, inputs, width, s->helper);
         if (m->cell != MLP)
-            NAME(product)(&layer->w_h, n, h, P, sums, width);
+            NAME(product)(&layer->w_h, n, h, P, sums, width, s->helper);
 #define X(row) (input ? inputs + (row) * width : m->table + s->tokens[row] * m->gates * P)
         for (int64_t row = 0; row < n; row++)
             NAME(row)(m, layer, input, X(row), sums + row * width, h + row * P, c + row * P, kept + row * width);
         if (m->cell == GRU && !m->reset_after) {
             float *second = kept + n * width;
-            NAME(product)(&layer->w_reset, n, kept, width, second, width);
+            NAME(product)(&layer->w_reset, n, kept, width, second, width, s->helper);
             for (int64_t row = 0; row < n; row++)
                 NAME(reset_row)(m, layer, input, X(row), sums + row * width + P, second + row * width, h + row * P);
         }
 #undef X
     }
-    NAME(product)(&m->output, n, s->h + (m->layers - 1) * s->stride, P, s->logits, s->logits_width);
+    NAME(product)(&m->output, n, s->h + (m->layers - 1) * s->stride, P, s->logits, s->logits_width,
+                  s->helper);
     for (int64_t row = 0; row < n; row++)
         for (int64_t j = 0; j < s->logits_width; j += LANES) {
             float *at = s->logits + row * s->logits_width + j;

@@ -6,7 +6,8 @@ import ctypes
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -52,7 +53,7 @@ class CModel(ctypes.Structure):
 class CStep(ctypes.Structure):
     """struct step"""
 
-    _fields_ = _fields(int="rows stride logits_width", pointer="tokens h c logits scratch")
+    _fields_ = _fields(int="rows stride logits_width", pointer="tokens h c logits scratch helper")
 
 
 class CDraw(ctypes.Structure):
@@ -74,10 +75,18 @@ def library() -> ctypes.CDLL | None:
                 for name, arguments in (("step", 2), ("draw", 1)):
                     function = getattr(found, f"charrnn_{name}")
                     function.argtypes, function.restype = [ctypes.c_void_p] * arguments, None
+                found.charrnn_hire.argtypes, found.charrnn_hire.restype = [ctypes.c_int64], ctypes.c_void_p
+                found.charrnn_dismiss.argtypes, found.charrnn_dismiss.restype = [ctypes.c_void_p], None
                 return found
         except (OSError, AttributeError):
             pass
     return None
+
+
+def _dismiss(found: ctypes.CDLL, helper: int, process: int) -> None:
+    """Let a helper go; a fork of the process that it belongs to has none."""
+    if os.getpid() == process:
+        found.charrnn_dismiss(helper)
 
 
 class Weights:
@@ -156,7 +165,8 @@ class Stepper:
         if found is None:
             raise ValueError("the C library is not there")
         self.config, self.threads = runtime.config, threads
-        self.step_all, self.draw_all = found.charrnn_step, found.charrnn_draw
+        self.library, self.step_all, self.draw_all = found, found.charrnn_step, found.charrnn_draw
+        self.dismiss: Callable[[], object] = lambda: None  # lets the helper go
         self.weights = Weights(runtime, many or found.charrnn_limit(WIDEST) == 0, silent)
         self.products = self.config.parameters()
         self.model = ctypes.addressof(self.weights.model)
@@ -168,6 +178,7 @@ class Stepper:
     def _bind(self, h: Array, c: Array, logits: Array) -> None:
         """Go on with these states (L, B, P)."""
         rows, width = h.shape[1], self.weights.logits_width
+        self.dismiss()
         self.h, self.c, self.all_logits = aligned(h.shape, np.float32), aligned(h.shape, np.float32), aligned(logits.shape, np.float32)
         self.h[:], self.c[:], self.all_logits[:] = h, c, logits
         self.logits = self.all_logits[:, : self.config.vocabulary]
@@ -179,6 +190,10 @@ class Stepper:
                             self.c[0, first:].ctypes.data, self.all_logits[first:].ctypes.data,
                             self.scratch.ctypes.data + 16 * first * self.weights.model.width) for first, last in itertools.pairwise(ends)]
         self.parts = [ctypes.addressof(step) for step in self.steps]
+        if rows == 1 and self.threads > 1 and not self.weights.many:
+            helper = self.library.charrnn_hire(max(self.weights.model.width, width) // ROWS)
+            if helper is not None:
+                self.steps[0].helper, self.dismiss = helper, weakref.finalize(self, _dismiss, self.library, helper, os.getpid())
         if parts > 1 and self.pool is None:
             self.pool = ThreadPoolExecutor(self.threads - 1)
         self.drawing = CDraw(rows, self.config.vocabulary, width, self.all_logits.ctypes.data, self.uniform.ctypes.data,

@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -129,6 +130,35 @@ def test_a_row_depends_on_no_other_and_on_no_thread(cell, reset, monkeypatch):
         expected = np.concatenate([one.step([token]) for one, token in zip(alone, tokens)])
         for one in many:
             np.testing.assert_array_equal(one.step(tokens), expected)
+
+
+@compiled
+@pytest.mark.parametrize("cell, reset", [("lstm", "before"), ("gru", "before"), ("gru", "after")])
+def test_a_second_thread_changes_no_bit(cell, reset):
+    """Also where others want its core, as it comes and goes, and in those that come after it."""
+    runtime, rng = model(cell, reset, hidden=300), np.random.default_rng(1)
+    alone = Stepper(runtime)
+    helped = [Stepper(runtime, threads=2) for _ in range(3)]
+    assert all(one.steps[0].helper for one in helped) and not alone.steps[0].helper
+    for number, tokens in enumerate(rng.integers(23, size=(400, 1))):
+        expected = alone.step(tokens)
+        for one in helped:
+            np.testing.assert_array_equal(one.step(tokens), expected)
+        if number % 100 == 50:
+            time.sleep(0.01)  # the helpers fall asleep
+            helped[0].keep([0])  # and this one is replaced
+    for _ in range(50):
+        Stepper(runtime, threads=2)
+
+
+@compiled
+def test_a_fork_goes_on_without_the_second_thread():
+    code = ("import os, numpy as np; from benchmarks import ours; from benchmarks.shapes import Shape; from charrnn.runtime import Runtime;"
+            "from charrnn.stepper import Stepper; run = ours.run(Shape('lstm', 300));"
+            "one = Stepper(Runtime(run.config, run.weights), threads=2); before = one.step([1]).copy();"
+            "child = os.fork(); same = (one.step([1]) != before).any(); code = 0 if child == 0 else os.waitpid(child, 0)[1];"
+            "assert same and code == 0")
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60).returncode == 0
 
 
 @compiled
