@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from benchmarks.results import Row
 from benchmarks.shapes import CELLS, Settings
@@ -70,11 +71,12 @@ def sample(settings: Settings) -> Iterator[Row]:
     """One stream, many, and the floor that reading the weights once a character sets."""
     for shape in settings.sample:
         sides = {"plain": Side("sample_plain", {"shape": shape}), "one": Side("sample_ours", {"shape": shape}),
-                 "many": Side("sample_ours", {"shape": shape, "streams": settings.streams}), "read": Side("reading", {"shape": shape})}
+                 "many": Side("sample_ours", {"shape": shape, "streams": settings.streams}), "read": Side("reading", {"shape": shape}),
+                 "product": Side("product", {"shape": replace(shape, rows=settings.streams)})}
         if shape.cell == "gru":
             sides["before"] = Side("sample_ours", {"shape": shape, "reset": "before"})
         interleaved(sides, settings)
-        rates = {name: side.spread.per_second(side.facts["tokens"]) for name, side in sides.items() if name != "read"}
+        rates = {name: side.spread.per_second(side.facts["tokens"]) for name, side in sides.items() if name not in ("read", "product")}
         read = sides["read"].spread.per_second(sides["read"].facts["bytes"])
         floor = read.median / shape.bytes_a_token
         name = f"{shape.cell} {shape.size}"
@@ -88,5 +90,9 @@ def sample(settings: Settings) -> Iterator[Row]:
                   ("≥", 65.0) if shape.target else None, None, rates["one"], "ch/s",
                   note=f"floor {floor:,.0f} ch/s: {shape.bytes_a_token / 1e6:.1f} MB a character at {read.median / 1e9:.0f} GB/s "
                        f"({sides['read'].facts['way']})")
+        limit = sides["product"].spread.per_second(sides["product"].facts["flops"] / 1e9).median
+        gflops = rates["many"].median * 2e-9 * (shape.bytes_a_token / 4)  # two for each weight
         yield Row("sample", f"{name}, {settings.streams} streams", rates["many"].median / rates["one"].median, "× one stream",
-                  ("≥", 8.0), None, rates["many"], "ch/s")
+                  ("≥", 8.0), None, rates["many"], "ch/s", limit=gflops / limit,
+                  note=f"{gflops:.0f} GFLOP/s; a product of {settings.streams} rows {limit:.0f}",
+                  data={"gflops": gflops, "limit_gflops": limit, "limit_turns": sides["product"].turns})
