@@ -48,4 +48,4 @@ def trainer(shape: Shape, reset: str = "after", *, own: bool = False, clip: floa
 
 def windows(shape: Shape, count: int = 4) -> list[Window]:
     """The plain side's windows as charrnn's; the state is carried from the one before, as there."""
-    return [Window(inputs, targets, fresh=False) for inputs, targets in ours.windows(shape, count)]
+    return [Window(inputs, targets, fresh=False, after=targets[:0]) for inputs, targets in ours.windows(shape, count)]
