@@ -387,22 +387,32 @@ def report(run: RunArgument, *,
            out: Annotated[str | None, typer.Option(help="Where to write it. Default: report.html in the run's folder.", metavar="FILE.html",
                                                    show_default=False)] = None,
            text: Annotated[str | None, typer.Option(help="What the model is shown reading; - reads stdin. Default: the beginning of "
-                                                    "what was held out.", metavar="TEXT", show_default=False)] = None) -> None:
+                                                    "what was held out.", metavar="TEXT", show_default=False)] = None,
+           plot: Annotated[str | None, typer.Option(help="Draw its pictures into this file instead, by matplotlib; with --out, too.",
+                                                    metavar="FILE.png|svg", show_default=False)] = None) -> None:
     """Write a page about a run, for a browser: curves, samples, surprise, gates and states, the cell to step through."""
     from charrnn import checkpoint, machine
     from charrnn.disk import write_whole
-    from charrnn.report import page
+    from charrnn.report import own_text, page
 
     model = checkpoint.load(run)
+    if model.config.bidirectional:
+        raise UsageError(f"{run}: a model that reads both ways: a report is made of one that reads one way")
     machine.prepare()
     from charrnn import gradients
 
     machine.use_threads(1)  # for small products
     told = None if text is None else known(_prompt(text, "--text"), model.tokenizer, "--text")
-    path = Path(out) if out else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")
-    made = page(model, told, gradients=gradients.of(model, None))
-    write_whole(path, made.encode())
-    print(path)
+    reach = gradients.of(model, None)
+    if plot:
+        from charrnn.plots import figure
+
+        write_whole(Path(plot), figure(inner(model, told or own_text(model)[0]), reach, Path(plot)))
+        print(plot)
+    if out or not plot:
+        path = Path(out) if out else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")
+        write_whole(path, page(model, told, gradients=reach).encode())
+        print(path)
 
 
 @command

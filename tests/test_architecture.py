@@ -17,7 +17,7 @@ LISTED = """
     machine packing runtime stepper checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics recipe optim evaluation gradients transfer advice events trainer session training comparison recall api
-    curve drawings report lines picture dashboard tables versus heat screen options cli __main__
+    curve drawings report plots lines picture dashboard tables versus heat screen options cli __main__
 """
 ORDER = LISTED.split()
 
@@ -35,7 +35,7 @@ OPTIONS = {
     "compare": "--recall --out --json --equal --steps --time --hidden --seed --threads",
     "evaluate": "--encoding --errors --device --threads --json",
     "inspect": "--text --unit --gate --find --gradients --json",
-    "report": "--out --text",
+    "report": "--out --text --plot",
     "fetch": "--to --mirror",
 }
 

@@ -16,7 +16,8 @@ from conftest import VERSE
 from small import NAMES, SHAPES, random_run
 
 import charrnn
-from charrnn import checkpoint, gradients, report
+from charrnn import checkpoint, gradients, plots, report
+from charrnn.errors import UsageError
 from charrnn.trace import read
 
 HOSTILE = '</script><script>alert(1)</script> <img src=x onerror=alert(2)> & "quoted" \x1b[31m\u202e {{x}}\n\tTrăm năm'
@@ -91,6 +92,30 @@ def test_a_sample_replaces_those_of_later_steps(small_text, tmp_path):
         session.record(step, f"at {step}")
     rows = [json.loads(line) for line in (tmp_path / checkpoint.SAMPLES).read_text().splitlines()]
     assert [row["step"] for row in rows] == [10, 20, 40]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_pictures_by_matplotlib(shape, kind, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    run, _ = made(shape, tmp_path)
+    reach, path = gradients.of(run, VERSE), tmp_path / f"run.{kind}"
+    drawn = plots.figure(read(run, HOSTILE), reach, path)
+    assert drawn == plots.figure(read(run, HOSTILE), reach, path)
+    if kind == "png":
+        assert drawn.startswith(b"\x89PNG") and len(drawn) > 20_000
+    else:
+        said = "".join(xml.etree.ElementTree.fromstring(drawn).itertext())
+        assert "How far back it learns" in said and "<b>name</b>" in said and "\x1b" not in said
+
+
+def test_without_matplotlib_or_with_another_ending_a_line_says_so(tmp_path, monkeypatch):
+    run, _ = made(SHAPES[0], tmp_path)
+    with pytest.raises(UsageError, match=r"png or \.svg"):
+        plots.figure(read(run, "T"), {"curves": []}, tmp_path / "x.txt")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match="pip install matplotlib"):
+        plots.figure(read(run, "T"), {"curves": []}, tmp_path / "x.png")
 
 
 @pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
