@@ -88,7 +88,7 @@ function drawMap() {
     });
   });
   inner.texts.forEach((text, t) => svg.append(make("text", {x: (4.5 + t) * wide, y: rows.length * high + 14, "text-anchor": "middle"}, shown(text.replace(/\n/g, "↵")))));
-  find("map-scale").textContent = !signed ? "0 to 1" : `−${most.toFixed(1)} to ${most.toFixed(1)}`;
+  find("map-scale").textContent = `${inner.says[name]} of layer ${layer.number}: ` + (signed ? `−${most.toFixed(1)} to ${most.toFixed(1)}` : "0 to 1");
   find("map-legend").classList.toggle("both", signed);
 }
 function choices(select, names, act) {
@@ -134,7 +134,8 @@ function show(step) {
   });
   drawing.querySelectorAll("[data-line]").forEach(one => { one.style.strokeWidth = (1 + 6 * Math.min(1, Math.abs(now[one.dataset.line] || 0))).toFixed(2); });
   drawing.querySelectorAll("[data-number]").forEach(one => { one.textContent = number(now[one.dataset.number]); });
-  find("sum").textContent = sum(now);
+  const layer = inner.layers[find("cell-layer").value];
+  find("sum").textContent = `unit ${layer.units[find("cell-unit").value]} of layer ${layer.number}, having read ${shown(inner.texts[at])}\n${sum(now)}`;
   find("place").value = at;
   find("place").setAttribute("aria-valuetext", `after ${inner.texts[at]}`);
   find("step").textContent = `${at + 1} of ${inner.steps}`;

@@ -205,8 +205,8 @@ def stepper(run: Run) -> str:
 
 def maps() -> str:
     content = ("<div class=controls><select id=map-layer aria-label=layer></select><select id=map-name aria-label=values></select>"
-               "<span class=legend id=map-legend><i></i> <span id=map-scale></span></span></div>"
-               "<div class=scroll><svg class=map id=map role=img></svg></div>")
+               "</div><div class=scroll><svg class=map id=map role=img></svg></div>"
+               "<div class=legend id=map-legend><i></i> <span id=map-scale></span></div>")
     return section("Gates and states", content, say="A row is a unit, a column the step that reads the character below it. These are "
                    "the units that change most.")
 
