@@ -49,6 +49,7 @@ def test_the_page_holds_the_models_own_numbers_and_nothing_from_outside(shape, t
     assert "<i>:" not in page and "<u>" not in page and "\x1b" not in page and "\u202e" not in page
     assert set(re.findall(r"https?://[^\s\"']+", page)) == {"http://www.w3.org/2000/svg"} and "@import" not in page
     assert set(re.findall(r"url\(([^)]*)\)", page)) == {"#arrow"}
+    assert "<" not in re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1]
     drawn = re.findall(r"<svg .*?</svg>", page, re.DOTALL)
     for one in drawn[:2]:
         xml.etree.ElementTree.fromstring(one)

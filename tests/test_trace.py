@@ -120,6 +120,7 @@ def test_planted_units_are_found_and_scored_on_the_other_half():
     assert first["inside quotes"]["correlation"] < -0.9 and -0.9 < first["inside quotes"]["threshold"] < -0.1
     assert first["place in the line"]["unit"] == "1:5" and first["place in the line"]["correlation"] > 0.99
     assert first["a digit"]["unit"] == "1:6" and abs(first["a digit"]["accuracy"] - 0.5) < 0.1
+    assert abs(first["a digit"]["correlation"]) < 0.2
     with pytest.raises(DataError, match="200 tokens"):
         units.find(read(reading.run, "No, 7"))
 
