@@ -55,8 +55,8 @@ def page(run: Run, text: str | None = None, *, gradients: dict[str, Any] | None 
     data = json.dumps({"tokens": tokens(reading), "inner": inner(reading)}, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
-    body = "".join([head(run), curve(run), samples(run), surprise(source), stepper(run), maps(), reach(gradients), equations(run),
-                    settings(run)])
+    body = "".join([head(run), curve(run), samples(run), surprise(source, run.tokenizer.level), stepper(run), maps(),
+                    reach(gradients), equations(run), settings(run)])
     return PAGE.format(policy=policy, name=safe(run.text["name"]), style=style, body=body, data=data, script=script)
 
 
@@ -181,11 +181,12 @@ def samples(run: Run) -> str:
     return section("What it wrote as it learnt", told, kind="long")
 
 
-def surprise(source: str) -> str:
+def surprise(source: str, level: str) -> str:
+    piece = "character" if level in ("char", "byte") else "token"
     content = ("<div class=text id=surprise></div><div class=legend>expected <i></i> 6 nats and more</div>"
                "<div class=card aria-live=polite><div><div class=big id=chosen></div><div class=soft id=paid></div></div>"
                "<div><div class=soft>held most likely there</div><div class=bars id=alternatives></div></div></div>")
-    return section("Where it is surprised", content, kind="long", say=f"Each character of {source}, the stronger its colour the less it "
+    return section("Where it is surprised", content, kind="long", say=f"Each {piece} of {source}, the stronger its colour the less it "
                    "was expected. Point at one, or Tab here and use the arrow keys.")
 
 
