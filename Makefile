@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHARRNN := $(BIN)/charrnn
 
-.PHONY: help install demo test torture lint hello time-machine docs picture bench bench-quick clean
+.PHONY: help install demo test torture lint hello time-machine docs picture bench bench-quick bench-quality clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ bench: $(INSTALLED)  ## against plain PyTorch and the machine's limits: some twe
 
 bench-quick: $(INSTALLED)  ## the same with fewer shapes and turns: under three minutes
 	$(BIN)/python -m benchmarks.bench --quick
+
+bench-quality: $(INSTALLED)  ## what one and three minutes reach on tiny Shakespeare, beside others: five minutes on a quiet machine
+	$(BIN)/python -m benchmarks.quality
 
 clean:  ## remove what was built; runs under checkpoints/ stay
 	rm -rf $(VENV) build *.egg-info charrnn/*.so charrnn/kernels/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

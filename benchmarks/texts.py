@@ -11,6 +11,15 @@ import numpy as np
 NAME = "tiny_shakespeare.txt"
 
 
+def place(name: str) -> Path:
+    """A file by its path, or by its name in data/ or the folder in CHARRNN_CORPORA. SystemExit where it is not."""
+    places = [Path(name), Path("data", name), Path(os.environ.get("CHARRNN_CORPORA", "data"), name)]
+    found = next((one for one in places if one.is_file()), None)
+    if found is None:
+        raise SystemExit(f"benchmarks: {name}: no such text here, in data/ or in the folder that CHARRNN_CORPORA names")
+    return found
+
+
 def text(characters: int, given: str | None = None) -> tuple[str, str]:
     """So many characters, a shorter text repeated; and where they are from: the file given, `charrnn fetch tiny-shakespeare`'s in data/,
     the folder in CHARRNN_CORPORA, or drawn words."""

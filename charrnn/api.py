@@ -22,13 +22,17 @@ def generate(run: Run | str | Path, prompt: str = "", **settings: Any) -> str:
     return "".join(piece.text for piece in pieces(run, SamplingConfig(prompt=prompt, **settings)))
 
 
-def evaluate(run: Run | str | Path, texts: str | Path | Sequence[str | Path], *, device: str = "cpu") -> dict[str, Any]:
-    """The figures of a text (files or folders) under a run's model, as `charrnn evaluate --json` names them."""
-    from charrnn.evaluation import evaluate as figures
+def evaluate(run: Run | str | Path, texts: str | Path | Sequence[str | Path], *, device: str = "cpu",
+             dynamic: bool = False) -> dict[str, Any]:
+    """The figures of a text (files or folders) under a run's model, as `charrnn evaluate --json` names them; with `dynamic` also those
+    of the model as it learns from the text it reads."""
+    from charrnn import evaluation
+    from charrnn.dynamic import figures
     from charrnn.text import open_text
 
     run = checkpoint.load(run) if isinstance(run, (str, Path)) else run
-    return figures(run, open_text([texts] if isinstance(texts, (str, Path)) else texts), device=device)
+    text = open_text([texts] if isinstance(texts, (str, Path)) else texts)
+    return figures(run, text, device=device) if dynamic else evaluation.evaluate(run, text, device=device)
 
 
 def train(texts: str | Path | Sequence[str | Path], run: str | Path, *, resume: bool = False, init_from: str | Path | None = None,

@@ -70,6 +70,8 @@ def train(texts: Texts, *,
           resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder, exactly where it stopped.")] = False,
           init_from: Annotated[str | None, typer.Option(help="Begin with the weights of another run.", metavar="RUN",
                                                         show_default=False)] = None,
+          dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its reasons, the expected time and memory, and "
+                                                "end: nothing is made.")] = False,
           json: Json = False, given: dict[str, Any]) -> None:
     """Train a model on texts. Without options: three minutes that suit the text and this machine."""
     from charrnn import checkpoint, machine, screen
@@ -80,6 +82,10 @@ def train(texts: Texts, *,
 
     interrupt = Interrupt(screen.warn)
     run = Path(out or f"checkpoints/{name_of(texts[0])}")
+    if dry_run:
+        if resume:
+            raise UsageError("--dry-run and --resume exclude each other: a run that is resumed follows the plan it has on record")
+        return plan(texts, chosen.begun(given, checkpoint.load(init_from) if init_from else None), json=json)
     reading = True
     with claimed(run):
         other = checkpoint.load(init_from) if init_from else None
@@ -104,10 +110,32 @@ def train(texts: Texts, *,
         raise typer.Exit(128 + interrupt.signal)
 
 
+def plan(texts: list[str], config: TrainingConfig, *, json: bool) -> None:
+    """Show what training would do."""
+    from charrnn import machine, screen
+    from charrnn.corpus import prepare
+    from charrnn.text import open_text
+
+    text = open_text(texts, encoding=config.encoding, errors=config.errors)
+    corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
+    machine.prepare()
+    from charrnn.planning import dry
+
+    found = dry(corpus, config)
+    for note in corpus.notes:
+        screen.warn(note)
+    if json:
+        print(jsons.dumps(found, ensure_ascii=False))
+    else:
+        screen.plan_table(found)
+
+
 @command
 @from_fields(SamplingConfig)
 def sample(run: RunArgument, *,
            novelty: Annotated[bool, typer.Option("--novelty", help="Say how much of it is copied from the training text.")] = False,
+           dynamic: Annotated[bool, typer.Option("--dynamic", help="First let the model learn from the prompt, which may be a whole file: "
+                                                 "it then writes more in its manner.")] = False,
            json: Json = False, given: dict[str, Any]) -> None:
     """Write text with a trained model."""
     from charrnn import checkpoint
@@ -116,6 +144,8 @@ def sample(run: RunArgument, *,
     config = SamplingConfig(**given)
     model = checkpoint.load(run)
     prompt = known(_prompt(config.prompt), model.tokenizer)
+    if dynamic:
+        model = learnt(model, prompt)
     texts = [""] * config.count
     ends: list[dict[str, Any]] = [{}] * config.count
     write = Writer(sys.stdout)
@@ -172,6 +202,19 @@ def fill(run: RunArgument,
             print(jsons.dumps(one.as_json(), ensure_ascii=False))
     else:
         screen.filling_table((one.pieces, one.log_probability, one.share) for one in found)
+
+
+def learnt(model: Any, prompt: str) -> Any:
+    """The model after it has learnt from the prompt. Only this way of sampling needs torch."""
+    from charrnn import machine, screen
+
+    if not prompt:
+        raise UsageError("--dynamic: there is no prompt to learn from; give one with --prompt TEXT, or a file: --prompt - < FILE")
+    machine.prepare()
+    from charrnn.dynamic import adapted
+
+    machine.use_threads(None)
+    return adapted(model, prompt, progress=screen.Progress("learning from the prompt"))
 
 
 class Writer:
@@ -290,6 +333,8 @@ def evaluate(run: RunArgument, texts: Texts, *,
              device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.", metavar="DEVICE")] = "cpu",
              threads: Annotated[int | None, typer.Option(help="Processor threads. Default: one a core.", metavar="N",
                                                          show_default=False)] = None,
+             dynamic: Annotated[bool, typer.Option("--dynamic", help="Also let the model learn from the text as it reads it, each token "
+                                                   "scored before it is learnt from.")] = False,
              json: Json = False) -> None:
     """Score texts with a trained model: perplexity, bits per character, bits per byte."""
     from charrnn import checkpoint, machine, screen
@@ -299,10 +344,13 @@ def evaluate(run: RunArgument, texts: Texts, *,
     model = checkpoint.load(run)
     text = open_text(texts, encoding=settings.encoding, errors=settings.errors)
     machine.prepare()
-    from charrnn.evaluation import evaluate as score
+    from charrnn import dynamic as learning
+    from charrnn import evaluation
 
     machine.use_threads(settings.threads)
-    figures = score(model, text, device=str(machine.device(settings.device)))
+    device = str(machine.device(settings.device))
+    figures = learning.figures(model, text, device=device, progress=screen.Progress("dynamic evaluation")) if dynamic else (
+        evaluation.evaluate(model, text, device=device))
     for note in text.notes:
         screen.warn(note)
     seen = figures.pop("seen")

@@ -111,6 +111,16 @@ def _from_the_right(model: Model, tokens: Tokens, begins: NDArray[np.integer]) -
     return state
 
 
+def encoded(run: Run, text: Text) -> NDArray[np.integer]:
+    """A text as a run's tokens, in the smallest type that holds them. DataError when it is empty."""
+    tokenizer = run.tokenizer
+    small = np.min_scalar_type(tokenizer.size)
+    ids = np.concatenate([tokenizer.model_ids(piece).astype(small) for piece in tokenizer.encode_pieces(text.pieces())])
+    if not len(ids):
+        raise DataError(f"{text.name}: empty; there is nothing to score")
+    return ids
+
+
 def evaluate(run: Run, text: Text, *, device: str = "cpu") -> dict[str, Any]:
     """Score a text under a run's model; the figures of `charrnn evaluate --json`, `references` and `seen` beside them.
 
@@ -120,11 +130,7 @@ def evaluate(run: Run, text: Text, *, device: str = "cpu") -> dict[str, Any]:
     standard compressors. `seen`: the share of the text that stands in the training text as well.
     """
     began = time.monotonic()
-    tokenizer = run.tokenizer
-    small = np.min_scalar_type(tokenizer.size)
-    ids = np.concatenate([tokenizer.model_ids(piece).astype(small) for piece in tokenizer.encode_pieces(text.pieces())])
-    if not len(ids):
-        raise DataError(f"{text.name}: empty; there is nothing to score")
+    tokenizer, ids = run.tokenizer, encoded(run, text)
     counts = np.bincount(ids, minlength=tokenizer.size)
     unknown = int(counts[tokenizer.escape]) if tokenizer.escape is not None else 0
     paid = unknown * tokenizer.unknown_nats

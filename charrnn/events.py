@@ -26,8 +26,9 @@ class Event:
 class Start(Event):
     """Before the first step: what is trained on what. `seconds` counts from the start of the run, over all its sessions.
 
-    `options`: those of the command line that are not at their default, but for the length of the training. `curve`: (step, training,
-    validation) in nats per character of each evaluation so far, where a run is resumed.
+    `plan`: a new run's plan with its reasons, in a few lines. `options`: those of the command line that are not at their default, but
+    for the length of the training. `curve`: (step, training, validation) in nats per character of each evaluation so far, where a run
+    is resumed.
     """
 
     event: ClassVar[str] = "start"
@@ -50,6 +51,7 @@ class Start(Event):
     seconds: float
     notes: tuple[str, ...]
     bidirectional: bool = False
+    plan: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     curve: tuple[tuple[int, float, float], ...] = ()
 

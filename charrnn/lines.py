@@ -8,7 +8,8 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -66,6 +67,7 @@ class PlainLines(View):
                 f"{' both ways' if event.bidirectional else ''}, "
                 f"{event.level} level, {event.vocabulary:,} tokens, {count(event.parameters)} parameters, "
                 f"{event.steps:,} steps{resumed}; run {on_one_line(event.run)}",
+                *(f"plan: {on_one_line(line)}" for line in event.plan),
                 *(f"note: {on_one_line(note)}" for note in event.notes),
             ]
         if isinstance(event, Step):
@@ -94,6 +96,34 @@ class PlainLines(View):
         if isinstance(event, End):
             return conclusion(event, self.start, self.sample, self.texts)
         return []
+
+
+class Progress:
+    """How far a long reading has come, told every few seconds: on a terminal over and over in one line, which is gone at the end."""
+
+    def __init__(self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.what, self.stream, self.clock = what, stream if stream is not None else sys.stderr, clock
+        self.live = self.stream is not None and self.stream.isatty()
+        self.began = self.told = 0.0
+        self.first = -1  # how much was done at the first call: what came before it, loading and the like, says nothing of the pace
+
+    def __call__(self, done: int, total: int) -> None:
+        """So much of so much is done."""
+        now = self.clock()
+        if self.first < 0:
+            self.first, self.began, self.told = done, now, now
+        if done == total and self.live and self.told > self.began:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+        elif done < total and now - self.told >= (1 if self.live else 10):
+            self.told = now
+            left = (now - self.began) * (total - done) / (done - self.first)
+            line = f"{self.what}: {done:,} of {total:,} tokens, {duration(left)} left"
+            if self.live:
+                self.stream.write(f"\r{line}\x1b[K")
+                self.stream.flush()
+            else:
+                write_line(self.stream, line)
 
 
 def conclusion(

@@ -54,7 +54,9 @@ class Layer(nn.Module):
         """x (T, B, inputs) → (T, B, H). With tokens (T, B), x is the embedding (V+1, inputs) that they are looked up in; None: one-hot."""
         if self.w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
             return self.by_cudnn(x, state, tokens=tokens)
-        if tokens is not None:
+        if tokens is not None and x is not None and tokens.numel() < len(x):  # fewer than a table would have rows
+            x, tokens, w_x, b_x = functional.embedding(tokens, x), None, self.w_x, self.b
+        elif tokens is not None:
             x, w_x, b_x = self.w_x + self.b if x is None else linear(x, self.w_x, self.b), None, None  # a row: a token's share
         else:
             w_x, b_x = self.w_x, self.b

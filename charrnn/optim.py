@@ -98,7 +98,7 @@ class Optimizer:
             value.copy_(state[name])
 
 
-def clip(parameters: Iterable[torch.nn.Parameter], limit: float) -> float:
+def clip(parameters: Iterable[Tensor], limit: float) -> float:
     """Scale the gradients down to a joint norm of at most `limit`; returns the norm that they had."""
     grads: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
     norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))

@@ -9,15 +9,15 @@ from typing import Any, TextIO
 
 from charrnn.events import Event
 from charrnn.heat import coloured_text, gradient_view, units_table
-from charrnn.lines import JsonLines, PlainLines, View, write_line
-from charrnn.tables import catalogue_table, download, evaluation_table, filling_table, inspect_view
+from charrnn.lines import JsonLines, PlainLines, Progress, View, write_line
+from charrnn.tables import catalogue_table, download, evaluation_table, filling_table, inspect_view, plan_table
 from charrnn.versus import comparison_table, recall_table
 from charrnn.visible import count, duration, figure, on_one_line, size, visible
 
 __all__ = [
-    "catalogue_table", "coloured_text", "comparison_table", "count", "dashboard_svg", "download", "duration", "error_line",
-    "evaluation_table", "figure", "filling_table", "gradient_view", "inspect_view", "note", "novelty_line", "recall_table", "size",
-    "training_view", "units_table", "visible", "warn",
+    "Progress", "catalogue_table", "coloured_text", "comparison_table", "count", "dashboard_svg", "download", "duration",
+    "error_line", "evaluation_table", "figure", "filling_table", "gradient_view", "inspect_view", "note", "novelty_line",
+    "plan_table", "recall_table", "size", "training_view", "units_table", "visible", "warn",
 ]  # fmt: skip
 
 

@@ -62,15 +62,15 @@ class Session:
         if self.trainer.progress.done:
             self.drop_previous()
 
-    def start(self, notes: tuple[str, ...]) -> Start:
+    def start(self, notes: tuple[str, ...], plan_lines: tuple[str, ...] = ()) -> Start:
         trainer, corpus, model, plan = self.trainer, self.corpus, self.trainer.model.config, self.trainer.plan
         return Start(
             step=trainer.progress.step, run=str(self.run), text=corpus.name, level=corpus.tokenizer.level,
             vocabulary=corpus.tokenizer.size, cell=model.cell, layers=model.layers, hidden=model.hidden, embedding=model.embedding,
             parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=trainer.scored.tokens,
             steps=trainer.progress.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=self.threads,
-            seconds=trainer.progress.seconds, notes=notes, bidirectional=model.bidirectional, options=trainer.config.options(),
-            curve=tuple(trainer.progress.curve))
+            seconds=trainer.progress.seconds, notes=notes, bidirectional=model.bidirectional, plan=plan_lines,
+            options=trainer.config.options(), curve=tuple(trainer.progress.curve))
 
     def stepped(self, tokens: int, nats: float, seconds: float) -> Step:
         """A step event for the last `tokens`, which cost `nats` and took `seconds`."""

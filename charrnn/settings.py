@@ -31,6 +31,11 @@ def decide(run: Path, given: Mapping[str, Any], *, resume: bool = False, init_fr
         raise UsageError(f"{run}: there is a run here already; go on with it by --resume, or name another folder with --out")
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run}: not a folder; name another place with --out")
+    return begun(given, init_from)
+
+
+def begun(given: Mapping[str, Any], init_from: Run | None = None) -> TrainingConfig:
+    """The settings for a new run, wherever it goes."""
     return inherited(given, init_from) if init_from is not None else TrainingConfig(**given)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from charrnn import curve
-from charrnn.visible import figure, on_one_line, size, visible
+from charrnn.visible import duration, figure, on_one_line, size, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,6 +19,7 @@ CURVE = (78, 14)  # columns and rows of a curve at most
 BAR = 28
 AROUND = 30  # characters of a text that are shown around a gap
 MODEL = "this model"
+LEARNING = "this model, learning as it reads"
 
 
 def evaluation_table(figures: Mapping[str, Any], stream: TextIO | None = None) -> None:
@@ -26,7 +27,7 @@ def evaluation_table(figures: Mapping[str, Any], stream: TextIO | None = None) -
 
     `figures` has run, level, tokens, characters, bytes, nats, nats_per_token, nats_per_character, perplexity,
     bits_per_character, bits_per_byte (with pseudo_ before these six, of a bidirectional model), unknown_characters, seconds; and may
-    have references: (name, bits per character).
+    have references: (name, bits per character), and the figures of dynamic evaluation.
     """
     from rich.text import Text
 
@@ -43,14 +44,24 @@ def evaluation_table(figures: Mapping[str, Any], stream: TextIO | None = None) -
         ("unknown characters", f"{figures['unknown_characters']:,}"),
         ("time", f"{figures['seconds']:.1f} s"),
     ]
+    learning = [
+        ("bits per character", figure(figures["dynamic_bits_per_character"])),
+        ("nats per character", figure(figures["dynamic_nats_per_character"])),
+        ("perplexity per token", figure(figures["dynamic_perplexity"])),
+        ("time", f"{figures['dynamic_seconds']:.1f} s"),
+    ] if "dynamic_perplexity" in figures else []
     head = Text.assemble((on_one_line(str(figures["run"])), "bold"), (f"  {figures['level']} level", "dim"))
     parts: list[RenderableType] = [head, _pairs(rows)]
     if pseudo:
         parts.append(Text("pseudo: each token is predicted from the text on both sides of it. Such figures compare bidirectional models "
                           "with each other, not with perplexities or compressors.", "dim"))
+    if learning:
+        parts += [Text("\nlearning from the text as it reads it (dynamic evaluation)", "bold"), _pairs(learning)]
     references = [(str(name), float(bits)) for name, bits in figures.get("references") or () if bits is not None]
     if references:
         ranking = [*references, (MODEL, figures["bits_per_character"])]
+        if learning:
+            ranking.append((LEARNING, figures["dynamic_bits_per_character"]))
         parts += [Text("\nbits per character of the same text, for scale", "bold"), _bars(ranking)]
     _show(parts, stream)
 
@@ -75,6 +86,25 @@ def filling_table(found: Iterable[tuple[Sequence[str], float, float]], stream: T
         text = Text.assemble(*((visible(piece, keep=""), "bold green" if number % 2 else "") for number, piece in enumerate(shown)))
         table.add_row(f"{100 * share:.1f} %", figure(nats, 2), text)
     _show([table], stream)
+
+
+def plan_table(plan: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """Print the plan of a run: `plan` has what was chosen by name, `reasons` by the same names, and what the run will take."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    for name, reason in plan["reasons"].items():
+        table.add_row(Text(f"  {name.replace('_', ' ')}", "dim"), _written(plan[name]), Text(reason))
+    head = Text.assemble((on_one_line(str(plan["text"])), "bold"),
+                         (f"  {plan['level']} level, {plan['vocabulary']:,} symbols, {plan['training_tokens']:,} tokens to learn from, "
+                          f"{plan['validation_tokens']:,} held out", "dim"))
+    ahead = [("time", f"{duration(plan['seconds'])}, at {1000 * plan['seconds_per_step']:.3g} ms a step as measured here"),
+             ("memory", f"about {size(plan['memory'])}")]
+    _show([head, table, Text("\nexpected, if it is not stopped early", "bold"), _pairs(ahead)], stream)
 
 
 def inspect_view(run: Mapping[str, Any], stream: TextIO | None = None) -> None:
@@ -232,7 +262,7 @@ def _pairs(rows: Iterable[tuple[str, Any]]) -> Table:
 
 
 def _bars(ranking: Sequence[tuple[str, float]]) -> Table:
-    """Names, figures and bars, the best (smallest) first; the model's own row stands out."""
+    """Names, figures and bars, the best (smallest) first; the model's own rows stand out."""
     from rich.table import Table
     from rich.text import Text
 
@@ -243,7 +273,7 @@ def _bars(ranking: Sequence[tuple[str, float]]) -> Table:
     table.add_column(justify="right")
     table.add_column(no_wrap=True)
     for name, bits in sorted(ranking, key=lambda row: (row[1] != row[1], row[1])):
-        own = name == MODEL
+        own = name in (MODEL, LEARNING)
         length = round(BAR * bits / most) if bits in finite else 0
         bar = Text("█" * max(1, length), "green" if own else "dim")
         label = Text(f"{'>' if own else ' '} {on_one_line(name)}", "bold green" if own else "")

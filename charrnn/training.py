@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import Any
 
 import torch
 
-from charrnn import checkpoint, machine, recipe
+from charrnn import checkpoint, machine, reasons
 from charrnn.checkpoint import Run
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus
 from charrnn.disk import storage
 from charrnn.errors import CheckpointError, UsageError
-from charrnn.evaluation import Held, score
 from charrnn.events import Event, Notice
+from charrnn.planning import planned
 from charrnn.recipe import Plan
 from charrnn.session import Session
-from charrnn.trainer import SCORED, SKIPPED, Halted, Progress, Trainer
+from charrnn.trainer import SKIPPED, Halted, Progress, Trainer
 from charrnn.transfer import copy_weights
 
 PATIENCE = 8  # evaluations without a better one before training stops
@@ -31,24 +30,6 @@ SHOW_EVERY = 0.2  # seconds between two step events
 SAMPLE_EVERY = 10.0  # seconds between two samples
 SAVE_EVERY = 2.0  # seconds between two saves, at least
 SAVE_LATEST = 60.0  # and at most
-PROBE = 1.5  # seconds that measuring the speed may take
-
-
-def measure(trainer: Trainer, threads: int, limit: float) -> tuple[int, float, float]:
-    """`threads`, and the seconds that a step and an evaluation take with so many of them; `trainer` is used up. Another busy process
-    on the machine can make one thread the faster way."""
-    machine.use_threads(threads)
-    times: list[float] = []
-    end = time.monotonic() + limit
-    while len(times) < 4 or (time.monotonic() < end and len(times) < 200):
-        began = time.perf_counter()
-        trainer.step()
-        times.append(time.perf_counter() - began)
-    tokens = trainer.scored.store
-    part = min(tokens.count, 1 << 15)
-    began = time.perf_counter()
-    score(trainer.model, Held(tokens.read(0, part)))
-    return threads, statistics.median(times[2:]), (time.perf_counter() - began) * tokens.count / part
 
 
 def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = False, init_from: Run | None = None,
@@ -62,12 +43,14 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     began = time.monotonic()
     notes = list(corpus.notes)
     where = machine.device(config.device)
+    makings: dict[str, Any] = {}
+    lines: tuple[str, ...] = ()
     if resume:
         trainer, makings = resumed(corpus, config, run, where, notes)
     else:
         with storage(run):
             run.mkdir(parents=True, exist_ok=True)
-        trainer, makings = fresh(corpus, config, init_from, where, notes, began), None
+        trainer, lines = fresh(corpus, config, init_from, where, notes, began)
     if trainer.scored.tokens < corpus.validation.tokens:
         notes.append(f"scored while training: the first {trainer.scored.characters:,} of the {corpus.validation.characters:,} characters "
                      "held out")
@@ -79,7 +62,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     earlier = progress.seconds
     shown = sampled = time.monotonic()
     tokens, paid, busy = 0, 0.0, 0.0  # since the last step event
-    yield session.start(tuple(notes))
+    yield session.start(tuple(notes), lines)
     while not progress.done:
         if not progress.due:
             before = time.monotonic()
@@ -121,28 +104,14 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
 
 
 def fresh(corpus: Corpus, config: TrainingConfig, init_from: Run | None, where: torch.device, notes: list[str],
-          began: float) -> Trainer:
-    """A trainer at step 0, its plan made (and measured, where time is what is given)."""
-    tokens = corpus.training.tokens
-    model = recipe.shape(config, tokens, corpus.tokenizer.size)
-    cores = config.threads or machine.cores()
-    known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out}
-    threads = config.threads or recipe.threads(model, *recipe.rows_and_window(config, tokens), cores)
-    budget, plan = recipe.budget(config), recipe.plan(config, model, tokens, seconds_per_step=1.0, threads=threads, **known)
-    if budget is not None:
-        choices = {threads} if config.threads else {cores, 1}
-        threads, per_step, per_evaluation = min((measure(Trainer(corpus, config, model, plan, where), count, PROBE / len(choices))
-                                                 for count in sorted(choices)), key=lambda found: found[1])
-        plan = recipe.plan(config, model, tokens, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation,
-                           spent=time.monotonic() - began, threads=threads, **known)
-        notes.append(f"measured {1000 * per_step:.3g} ms a step here: {plan.steps:,} steps"
-                     + (" are enough for a text of this size" if plan.steps == recipe.most_steps(tokens, plan.batch, plan.window) else
-                        f" are planned for {config.time or '3m'}; planned again if the pace changes"))
-    trainer = Trainer(corpus, config, model, plan, where)
+          began: float) -> tuple[Trainer, tuple[str, ...]]:
+    """A trainer at step 0, and its plan in a few lines."""
+    made = planned(corpus, config, where, began=began)
+    trainer = Trainer(corpus, config, made.model, made.plan, where)
     if init_from is not None:
         notes.extend(copy_weights(trainer.model, corpus.tokenizer, init_from))
         trainer.keep()
-    return trainer
+    return trainer, reasons.short(made.choices, made.outlook)
 
 
 def resumed(corpus: Corpus, config: TrainingConfig, run: Path, where: torch.device, notes: list[str]) -> tuple[Trainer, Any]:

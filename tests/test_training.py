@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import checkpoint, machine, recipe, training
+from charrnn import checkpoint, machine, planning, recipe, training
 from charrnn.checkpoint import load
 from charrnn.config import TrainingConfig
 from charrnn.corpus import prepare
@@ -232,7 +232,7 @@ def test_the_time_given_is_kept_when_the_machine_changes_its_pace(tmp_path, monk
     monkeypatch.setattr(Trainer, "step", stepped)
     monkeypatch.setattr(Trainer, "validate", validated)
     monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(training, "measure", lambda trainer, threads, limit: (1, 0.01, 0.05))
+    monkeypatch.setattr(planning, "measure", lambda trainer, threads, limit: (1, 0.01, 0.05))
     ends = []
     for turn in (10**9, 15.0):
         now[0], slow[0] = 0.0, False

@@ -1,0 +1,80 @@
+"""The plan of a new run: the recipe's rules, and the speed of this machine where time is what is given."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from charrnn import machine, reasons, recipe
+from charrnn.config import ModelConfig, TrainingConfig
+from charrnn.corpus import Corpus
+from charrnn.evaluation import Held, score
+from charrnn.reasons import Choice, Outlook
+from charrnn.recipe import Plan
+from charrnn.trainer import SCORED, Trainer
+
+PROBE = 1.5  # seconds that measuring the speed may take
+
+
+def measure(trainer: Trainer, threads: int, limit: float) -> tuple[int, float, float]:
+    """`threads`, and the seconds that a step and an evaluation take with so many of them; `trainer` is used up. Another busy process
+    on the machine can make one thread the faster way."""
+    machine.use_threads(threads)
+    times: list[float] = []
+    end = time.monotonic() + limit
+    while len(times) < 4 or (time.monotonic() < end and len(times) < 200):
+        began = time.perf_counter()
+        trainer.step()
+        times.append(time.perf_counter() - began)
+    tokens = trainer.scored.store
+    part = min(tokens.count, 1 << 15)
+    began = time.perf_counter()
+    score(trainer.model, Held(tokens.read(0, part)))
+    return threads, statistics.median(times[2:]), (time.perf_counter() - began) * tokens.count / part
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run as it would be made: its shape and its numbers with their reasons; what it takes, where that was measured."""
+
+    model: ModelConfig
+    plan: Plan
+    choices: tuple[Choice, ...]
+    outlook: Outlook | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The choices by name, the expected seconds and bytes, and the reason of each choice."""
+        ahead = {} if self.outlook is None else self.outlook.as_json()
+        return {**{choice.name: choice.value for choice in self.choices}, **ahead,
+                "reasons": {choice.name: choice.reason for choice in self.choices}}
+
+
+def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, began: float, measuring: bool = False) -> Planned:
+    """The plan for a new run; the speed is measured where time is what is given, or if `measuring`. `began`: when the run did."""
+    tokens = corpus.training.tokens
+    model = recipe.shape(config, tokens, corpus.tokenizer.size)
+    cores = config.threads or machine.cores()
+    known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out}
+    threads = config.threads or recipe.threads(model, *recipe.rows_and_window(config, tokens), cores)
+    timed, plan = recipe.budget(config) is not None, recipe.plan(config, model, tokens, seconds_per_step=1.0, threads=threads, **known)
+    ahead = None
+    if timed or measuring:
+        choices = {cores, 1} if timed and not config.threads else {threads}
+        threads, per_step, per_evaluation = min((measure(Trainer(corpus, config, model, plan, where), count, PROBE / len(choices))
+                                                 for count in sorted(choices)), key=lambda found: found[1])
+        spent = time.monotonic() - began
+        plan = recipe.plan(config, model, tokens, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation, spent=spent,
+                           threads=threads, **known)
+        ahead = reasons.outlook(model, plan, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation, spent=spent)
+    return Planned(model, plan, reasons.choices(config, model, plan, tokens, held_out=corpus.held_out), ahead)
+
+
+def dry(corpus: Corpus, config: TrainingConfig) -> dict[str, Any]:
+    """What training would do with a new run, its speed measured; nothing is written. UsageError."""
+    found = planned(corpus, config, machine.device(config.device), began=time.monotonic(), measuring=True)
+    return {"text": corpus.name, "level": corpus.tokenizer.level, "vocabulary": corpus.tokenizer.size,
+            "training_tokens": corpus.training.tokens, "validation_tokens": corpus.validation.tokens, **found.as_json()}
