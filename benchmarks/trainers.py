@@ -32,13 +32,14 @@ class AdamW(optim.Optimizer):
             parameter.grad = None
 
 
-def trainer(shape: Shape, reset: str = "after", *, own: bool = False, clip: float = plain.CLIP) -> Trainer:
+def trainer(shape: Shape, reset: str = "after", *, own: bool = False, clip: float = plain.CLIP, precision: str = "float32") -> Trainer:
     """A trainer on a text of drawn characters; with its `own` optimizer, or with AdamW on everything as the plain side has it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "drawn.txt")
         path.write_text("".join(ours.SYMBOLS[n] for n in ours.tokens(shape, 6 * shape.rows * shape.window)))
         corpus = prepare(open_text([path]), level="char", cache=None)
-    plan = Plan(steps=10**6, batch=shape.rows, window=shape.window, lr=plain.LR, matrix_lr=plain.LR, evaluate_every=1)
+    plan = Plan(steps=10**6, batch=shape.rows, window=shape.window, lr=plain.LR, matrix_lr=plain.LR, evaluate_every=1,
+                precision=precision)
     config = TrainingConfig(cell=shape.cell, gru_reset=reset if shape.cell == "gru" else "before", clip=clip)
     made = Trainer(corpus, config, ours.config(shape, reset), plan, torch.device("cpu"))
     if not own:

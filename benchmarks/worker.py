@@ -39,14 +39,17 @@ def train_plain(shape: Shape) -> tuple[Step, Facts]:
     return step, torch_facts()
 
 
-def train_ours(shape: Shape, reset: str = "after", own: bool = False) -> tuple[Step, Facts]:
+def train_ours(shape: Shape, reset: str = "after", own: bool = False, precision: str = "auto") -> tuple[Step, Facts]:
     ours.prepare()
     from benchmarks import trainers
     from charrnn import kernels, machine, recipe
+    from charrnn.config import TrainingConfig
 
+    precision = recipe.precision(TrainingConfig(precision=precision), kernels.bfloat16())
     machine.use_threads(recipe.threads(ours.config(shape, reset), shape.rows, shape.window, machine.cores()))
-    trainer, windows = trainers.trainer(shape, reset, own=own), itertools.cycle(trainers.windows(shape))
-    return trainer.step if own else lambda: trainer.update(next(windows)), {**torch_facts(), "backend": kernels.backend()}
+    trainer, windows = trainers.trainer(shape, reset, own=own, precision=precision), itertools.cycle(trainers.windows(shape))
+    facts = {**torch_facts(), "backend": kernels.backend(), "precision": precision}
+    return trainer.step if own else lambda: trainer.update(next(windows)), facts
 
 
 def sample_plain(shape: Shape) -> tuple[Step, Facts]:

@@ -50,23 +50,25 @@ class Layer(nn.Module):
             if self.cell == "lstm":
                 self.b[hidden : 2 * hidden] = 1
 
-    def forward(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None,
+                precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
         """x (T, B, inputs) → (T, B, H). With tokens (T, B), x is the embedding (V+1, inputs) that they are looked up in; None: one-hot."""
         if self.w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
             return self.by_cudnn(x, state, tokens=tokens)
         if tokens is not None and x is not None and tokens.numel() < len(x):  # fewer than a table would have rows
             x, tokens, w_x, b_x = functional.embedding(tokens, x), None, self.w_x, self.b
         elif tokens is not None:
-            x, w_x, b_x = self.w_x + self.b if x is None else linear(x, self.w_x, self.b), None, None  # a row: a token's share
+            x, w_x, b_x = self.w_x + self.b if x is None else linear(x, self.w_x, self.b, precision=precision), None, None
         else:
             w_x, b_x = self.w_x, self.b
         assert x is not None
         return recur(self.cell, x, self.w_h, self.b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, activation=self.activation,
-                     reset=self.reset)
+                     reset=self.reset, precision=precision)
 
-    def by_cudnn(self, x: Tensor | None, state: tuple[Tensor, ...], *,
-                 tokens: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same as `forward` by torch's kernels, which on a GPU are cuDNN's; on the CPU they serve as a test of this path."""
+    def by_cudnn(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None,
+                 precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The same as `forward` by torch's kernels, which on a GPU are cuDNN's; on the CPU they serve as a test of this path. They know
+        one `precision`, that of the tensors."""
         if tokens is not None:
             x = functional.embedding(tokens, torch.eye(len(self.w_x), device=self.w_x.device, dtype=self.w_x.dtype) if x is None else x)
         assert x is not None and self.w_h is not None
@@ -104,15 +106,16 @@ class Model(nn.Module):
                      for _ in range(self.config.layers))
 
     def hidden(self, tokens: Tensor, state: State, *, dropout: float = 0.0, generator: torch.Generator | None = None,
-               backward: bool = False) -> tuple[Tensor, State]:
+               backward: bool = False, precision: str = "float32") -> tuple[Tensor, State]:
         """tokens (T, B) → the last layer's outputs (T, B, H) and the state after.
 
         `dropout` is variational (Gal and Ghahramani 2016): a row's mask is the same at each of its T steps. `backward`: of the tower
-        that reads backward, which is given its tokens in the order that it reads them in, the last one first.
+        that reads backward, which is given its tokens in the order that it reads them in, the last one first. `precision` as in kernels.
         """
         new, outputs = [], tokens
         for number, layer in enumerate(self.back if backward else self.layers):
-            outputs, after = layer(outputs, state[number]) if number else layer(self.embedding, state[0], tokens=tokens)
+            source, ids = (outputs, None) if number else (self.embedding, tokens)
+            outputs, after = layer(source, state[number], tokens=ids, precision=precision)
             if dropout:
                 keep = outputs.new_empty(outputs.shape[1:]).bernoulli_(1 - dropout, generator=generator)
                 outputs = outputs * (keep / (1 - dropout))
@@ -120,14 +123,14 @@ class Model(nn.Module):
         return outputs, tuple(new)
 
     def both(self, before: Tensor, after: Tensor, state: State, back: State, *, dropout: float = 0.0,
-             generator: torch.Generator | None = None) -> tuple[Tensor, State]:
+             generator: torch.Generator | None = None, precision: str = "float32") -> tuple[Tensor, State]:
         """What the output layer of a bidirectional model sees (T, B, 2H), and the forward state after.
 
         before (T, B): the token before each predicted one. after (T+A, B): the token after each, and A more that the backward tower is
         to read first. `back`: its state at the right end of `after`.
         """
-        forward, state = self.hidden(before, state, dropout=dropout, generator=generator)
-        backward, _ = self.hidden(after.flip(0), back, dropout=dropout, generator=generator, backward=True)
+        forward, state = self.hidden(before, state, dropout=dropout, generator=generator, precision=precision)
+        backward, _ = self.hidden(after.flip(0), back, dropout=dropout, generator=generator, backward=True, precision=precision)
         return torch.cat([forward, backward.flip(0)[: len(forward)]], 2), state
 
     def forward(self, tokens: Tensor, state: State, after: Tensor | None = None) -> tuple[Tensor, State]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 
@@ -25,21 +26,24 @@ def schedule(way: float, *, warmup: float = 0.1, floor: float = 0.02) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((way - warmup) / (1 - warmup), 1.0)))
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U Vᵀ for a matrix U S Vᵀ, by Newton and Schulz's iteration, in the matrix's own precision."""
+def orthogonalised(matrix: Tensor, *, precision: str = "float32") -> Tensor:
+    """About U Vᵀ for a matrix U S Vᵀ, by Newton and Schulz's iteration; `precision` as in kernels."""
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / torch.linalg.matrix_norm(x).clamp_min(1e-30)
     # X_k is P_k X, and all that the steps need of X is X Xᵀ, square in the smaller side: a good half of the work is saved.
-    gram, one = multiply(x, x.T), torch.eye(len(x), dtype=x.dtype, device=x.device)
-    whole = one
+    # Polynomials of X Xᵀ, they are symmetric and commute.
+    times = functools.partial(multiply, symmetric=True, precision=precision)
+    gram, whole = times(x, x.T), None
     for last in range(ITERATIONS - 1, -1, -1):
-        factor = multiply(gram, gram).mul_(c).add_(gram, alpha=b).add_(one, alpha=a)  # a I + b A + c A²
-        whole = factor if whole is one else multiply(factor, whole)
+        factor = times(gram, gram).mul_(c).add_(gram, alpha=b)
+        factor.diagonal().add_(a)  # a I + b A + c A²
+        whole = factor if whole is None else times(factor, whole)
         if last:
-            gram = multiply(factor, multiply(factor, gram))
-    found = multiply(whole, x)
+            gram = times(factor, times(factor, gram))
+    assert whole is not None
+    found = multiply(whole, x, precision=precision)
     return found.T if tall else found
 
 
@@ -47,8 +51,8 @@ class Optimizer:
     """Muon (Jordan et al. 2024: momentum, made orthogonal) on input and recurrent matrices at `matrix_lr`; AdamW (Loshchilov and
     Hutter 2019) on embedding, output layer and biases at `lr`. A one-hot first layer's W_x is an embedding."""
 
-    def __init__(self, model: Model, lr: float, matrix_lr: float) -> None:
-        self.lr, self.matrix_lr = lr, matrix_lr
+    def __init__(self, model: Model, lr: float, matrix_lr: float, *, precision: str = "float32") -> None:
+        self.lr, self.matrix_lr, self.precision = lr, matrix_lr, precision
         tables = () if model.config.embedding else [f"{tower}.0.w_x" for tower in model.config.towers]
         self.matrices = {name: p for name, p in model.named_parameters()
                          if name.startswith(model.config.towers) and p.ndim == 2 and name not in tables}
@@ -70,7 +74,7 @@ class Optimizer:
                 continue
             momentum = self.momentum[name]
             momentum.lerp_(p.grad, 1 - MOMENTUM)
-            direction = orthogonalised(p.grad.lerp_(momentum, MOMENTUM))  # Nesterov's
+            direction = orthogonalised(p.grad.lerp_(momentum, MOMENTUM), precision=self.precision)  # Nesterov's
             rate = self.matrix_lr * share
             p.mul_(1 - rate * DECAY)
             p.add_(direction, alpha=-rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0])))

@@ -15,7 +15,7 @@ from charrnn.corpus import Corpus
 from charrnn.evaluation import Held, score
 from charrnn.reasons import Choice, Outlook
 from charrnn.recipe import Plan
-from charrnn.trainer import SCORED, Trainer
+from charrnn.trainer import SCORED, Trainer, multiplies_bfloat16
 
 PROBE = 1.5  # seconds that measuring the speed may take
 
@@ -58,7 +58,8 @@ def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, bega
     tokens = corpus.training.tokens
     model = recipe.shape(config, tokens, corpus.tokenizer.size)
     cores = config.threads or machine.cores()
-    known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out}
+    known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out,
+                             "precision": recipe.precision(config, multiplies_bfloat16(where))}
     threads = config.threads or recipe.threads(model, *recipe.rows_and_window(config, tokens), cores)
     timed, plan = recipe.budget(config) is not None, recipe.plan(config, model, tokens, seconds_per_step=1.0, threads=threads, **known)
     ahead = None

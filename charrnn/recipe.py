@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 
 from charrnn.batches import fit
-from charrnn.config import Config, ModelConfig, TrainingConfig, seconds, setting
+from charrnn.config import PRECISIONS, Config, ModelConfig, TrainingConfig, seconds, setting
+from charrnn.errors import UsageError
 
 DEFAULT_SECONDS = 180.0
 
@@ -58,6 +59,13 @@ def threads(model: ModelConfig, rows: int, window: int, cores: int) -> int:
     return cores if 6 * model.parameters() * rows * window > 50e6 else 1
 
 
+def precision(config: TrainingConfig, bfloat16: bool) -> str:
+    """bfloat16 where the processor multiplies it. UsageError where it was asked for and there is none."""
+    if config.precision == "bfloat16" and not bfloat16:
+        raise UsageError("--precision bfloat16: needs a CPU with instructions for it, and the compiled kernels; use --precision auto")
+    return "bfloat16" if bfloat16 and config.precision != "float32" else "float32"
+
+
 def dropout(epochs: float, weights_per_token: float) -> float:
     """None while the text is new; a tenth more each time that it is read twice as often, or that the model is twice as large beside a
     text with fewer tokens than it has weights."""
@@ -76,6 +84,7 @@ class Plan(Config):
     dropout: float = setting(0.0, "", low=0, high=0.95)
     evaluate_every: int = setting(1, "", low=1)
     threads: int = setting(1, "", low=1)
+    precision: str = setting("float32", "", choices=PRECISIONS, later=True)
 
 
 def shape(config: TrainingConfig, tokens: int, vocabulary: int) -> ModelConfig:
@@ -106,7 +115,7 @@ def rows_and_window(config: TrainingConfig, tokens: int) -> tuple[int, int]:
 
 
 def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int = 1, held_out: bool = True, seconds_per_step: float = 0.0,
-         seconds_per_evaluation: float = 0.0, spent: float = 0.0, threads: int = 1) -> Plan:
+         seconds_per_evaluation: float = 0.0, spent: float = 0.0, threads: int = 1, precision: str = "float32") -> Plan:
     """The plan for a training part of so many tokens, of which `scored` more are evaluated now and then; the speeds and the seconds
     spent so far matter only where time is what is given.
 
@@ -128,4 +137,4 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
         dropout=config.dropout if config.dropout is not None else dropped if held_out else 0.0,
-        evaluate_every=-(-steps // evaluations), threads=threads)
+        evaluate_every=-(-steps // evaluations), threads=threads, precision=precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus, Part, Store
 from charrnn.errors import TrainingError
 from charrnn.evaluation import score
-from charrnn.kernels import cudnn, summed_nats
+from charrnn.kernels import bfloat16, cudnn, summed_nats
 from charrnn.metrics import Score
 from charrnn.model import Model, State, detached
 from charrnn.recipe import Plan
@@ -34,6 +35,11 @@ ALONE = 0.5
 SKIPPED = 5  # updates in a row that are skipped before the run goes back to its best weights
 RETREATS, LOWER = 2, 0.3  # how often it goes back, and what it multiplies its learning rates with each time
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether training on this device can use kernels that round what they multiply to bfloat16."""
+    return device.type == "cpu" and bfloat16()
 
 
 def first(part: Part, count: int, tokenizer: Tokenizer) -> Part:
@@ -100,9 +106,10 @@ class Trainer:
 
     def __init__(self, corpus: Corpus, config: TrainingConfig, model: ModelConfig, plan: Plan, device: torch.device) -> None:
         self.corpus, self.config, self.plan, self.device = corpus, config, plan, device
+        self.precision = plan.precision if multiplies_bfloat16(device) else "float32"
         self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
         self.served = cudnn.serves(model.cell, model.activation, model.gru_reset)  # other cells go step by step, and casting would cost
-        self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr)
+        self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr, precision=self.precision)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed,
                                AHEAD if model.bidirectional else 0)
@@ -156,17 +163,18 @@ class Trainer:
     def _losses(self, window: Window) -> tuple[Tensor, Tensor, State]:
         """What a token costs in nats, what the gradient is taken of, and the state after."""
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in (window.inputs, window.targets))
-        how: dict[str, Any] = {"dropout": self.plan.dropout, "generator": self.generator}
+        how: dict[str, Any] = {"dropout": self.plan.dropout, "generator": self.generator, "precision": self.precision}
         w, b, targets = self.model.output["w"], self.model.output["b"], targets.flatten()
+        nats_of = functools.partial(summed_nats, precision=self.precision)
         if self.model.config.bidirectional:
             after = torch.from_numpy(window.after).to(self.device)
             hidden, state = self.model.both(inputs, after, self.state, self.model.zero_state(inputs.shape[1]), **how)
         else:
             hidden, state = self.model.hidden(inputs, self.state, **how)
-        loss = total = summed_nats(hidden.flatten(0, 1), w, b, targets) / targets.numel()
+        loss = total = nats_of(hidden.flatten(0, 1), w, b, targets) / targets.numel()
         if self.model.config.bidirectional:
             for side, part in zip(hidden.chunk(2, dim=2), w.chunk(2)):
-                total = total + ALONE * summed_nats(side.flatten(0, 1).contiguous(), part, b, targets) / targets.numel()
+                total = total + ALONE * nats_of(side.flatten(0, 1).contiguous(), part, b, targets) / targets.numel()
             total = total / (1 + 2 * ALONE)
         return loss, total, state
 

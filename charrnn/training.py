@@ -47,6 +47,9 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     lines: tuple[str, ...] = ()
     if resume:
         trainer, makings = resumed(corpus, config, run, where, notes)
+        if trainer.precision != trainer.plan.precision:
+            notes.append(f"begun in {trainer.plan.precision}, which this processor or device does not multiply: goes on in "
+                         f"{trainer.precision}, to other bytes than where it was begun")
     else:
         with storage(run):
             run.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {
     "train": """--out --resume --init-from --dry-run --json --level --vocab-size --valid --encoding --errors --cell --layers --hidden
         --embedding --bidirectional --activation --gru-reset --dropout --time --steps --epochs --batch --window --lr --clip --seed --device
-        --threads""",
+        --threads --precision""",
     "sample": """--novelty --dynamic --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop --count
         --seed""",
     "fill": "--json --gap --length --count --width",

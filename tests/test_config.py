@@ -56,6 +56,14 @@ def test_what_a_file_says_is_not_trusted(change):
         ModelConfig.from_json([])
 
 
+def test_files_of_before_a_value_was_added_mean_its_default():
+    old = {name: value for name, value in TrainingConfig(hidden=3).as_json().items() if name != "precision"}
+    assert TrainingConfig.from_json(old) == TrainingConfig(hidden=3)
+    del old["seed"]
+    with pytest.raises(CheckpointError, match="seed"):
+        TrainingConfig.from_json(old)
+
+
 def test_parameters_are_counted_by_hand():
     assert ModelConfig(cell="lstm", layers=2, hidden=5, embedding=3, vocabulary=7).parameters() == (
         8 * 3 + (3 * 20 + 5 * 20 + 20) + (5 * 20 + 5 * 20 + 20) + 5 * 7 + 7)

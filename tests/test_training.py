@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import checkpoint, machine, planning, recipe, training
+from charrnn import checkpoint, machine, planning, recipe, trainer, training
 from charrnn.checkpoint import load
 from charrnn.config import TrainingConfig
 from charrnn.corpus import prepare
@@ -171,6 +171,20 @@ def test_resuming_asks_for_the_same_text_and_settings(small_text, tmp_path):
     checkpoint.write(run / checkpoint.RESUME, tensors, about)
     with pytest.raises(CheckpointError, match=r"state\.0\.0"):
         list(train(corpus_of(small_text, config), config, run, resume=True))
+
+
+def test_a_run_in_bfloat16_goes_on_in_float32_where_no_processor_has_it_and_says_so_once(small_text, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "bfloat16", lambda: True)
+    config, run = settings(), tmp_path / "run"
+    corpus, left = corpus_of(small_text, config), iter([False] * 3)
+    first_session = list(train(corpus, config, run, stop=lambda: next(left, True)))
+    assert not [note for note in first_session[0].notes if "float32" in note]
+    monkeypatch.setattr(trainer, "bfloat16", lambda: False)
+    events = list(train(corpus, config, run, resume=True))
+    assert len([note for event in events for note in getattr(event, "notes", ()) if "goes on in float32" in note]) == 1
+    assert load(run).metrics["plan"]["precision"] == "bfloat16"
+    with pytest.raises(UsageError, match="--precision bfloat16"):
+        list(train(corpus, settings(precision="bfloat16"), tmp_path / "other"))
 
 
 @pytest.mark.parametrize("embedding", [0, 5])

@@ -3,6 +3,9 @@
     plain     a loop over cells.step: the oracle, and what other devices get
     rowwise   PyTorch operations over whole rows: where there is no compiled kernel
     native    _sequence.c, which each thread walks with rows of its own, so that no step waits for another thread
+
+With the compiled kernel, `precision="bfloat16"` rounds what is multiplied, float32 tensors on the CPU, to bfloat16; sums, gates and
+states are float32 all the same. Elsewhere it changes nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import functools
 import os
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +24,7 @@ from charrnn.errors import UsageError
 from charrnn.kernels import output, plain, rowwise, sequence
 from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
 
-__all__ = ["backend", "linear", "multiply", "recur", "summed_nats"]
+__all__ = ["backend", "bfloat16", "linear", "multiply", "recur", "summed_nats"]
 
 
 FLOATS = (torch.float32, torch.float64)
@@ -38,6 +42,18 @@ def _work() -> ModuleType:
     return rowwise
 
 
+def _at(precision: str) -> Any:
+    """What computes at this precision."""
+    work = _work()
+    return getattr(work, "LOW", work) if precision == "bfloat16" else work
+
+
+def bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16, twice as fast as float32, and the kernels can have it do so."""
+    work = _work()
+    return work is not rowwise and bool(work.bfloat16())
+
+
 def backend() -> str:
     """Which kernel serves on this process's CPU: "c" or "torch"."""
     return "torch" if _work() is rowwise else "c"
@@ -45,7 +61,7 @@ def backend() -> str:
 
 def recur(cell: str, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, state: tuple[Tensor, ...], *,
           tokens: Tensor | None = None, w_x: Tensor | None = None, b_x: Tensor | None = None,
-          activation: str = "tanh", reset: str = "before") -> tuple[Tensor, tuple[Tensor, ...]]:
+          activation: str = "tanh", reset: str = "before", precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
     """One layer of `cell` (rnn, gru, lstm, mlp) over T steps: outputs (T, B, H) and the final state.
 
     What the input contributes to the gates, biases included, comes in one of three ways:
@@ -72,28 +88,28 @@ def recur(cell: str, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, sta
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(source):
             raise IndexError(f"tokens reach from {int(tokens.min())} to {int(tokens.max())}, the table has {len(source)} rows")
     w_x, b_x, b_h = (None if part is None else part.contiguous() for part in (w_x, b_x, b_h))
-    return sequence.run(form, _work(), source.contiguous(), tokens, w_x, b_x, w_h.contiguous(), b_h,
+    return sequence.run(form, _at(precision), source.contiguous(), tokens, w_x, b_x, w_h.contiguous(), b_h,
                         tuple(part.contiguous() for part in state))
 
 
-def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, w: Tensor, b: Tensor | None = None, *, precision: str = "float32") -> Tensor:
     """x (M, K) @ w (K, N) + b (N), differentiable once in all three."""
     if x.device.type != "cpu" or x.dtype not in FLOATS:
         return x @ w if b is None else torch.addmm(b, x, w)
-    result: Tensor = output.Linear.apply(_work(), x.contiguous(), w.contiguous(), b)  # type: ignore[no-untyped-call]
+    result: Tensor = output.Linear.apply(_at(precision), x.contiguous(), w.contiguous(), b)  # type: ignore[no-untyped-call]
     return result
 
 
-def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """a (M, K) @ b (K, N), outside of autograd; either may be a transpose."""
+def multiply(a: Tensor, b: Tensor, *, symmetric: bool = False, precision: str = "float32") -> Tensor:
+    """a (M, K) @ b (K, N), outside of autograd; either may be a transpose. `symmetric`: the caller knows that the result is."""
     if a.device.type != "cpu" or a.dtype not in FLOATS or _work() is rowwise:
         return torch.mm(a, b)
     if a.stride(0) == 1 and a.shape[0] > 1:
-        return _work().product_tn([(a.t(), b if b.stride(1) == 1 else b.contiguous())])  # type: ignore[no-any-return]
-    return _work().product(a if a.stride(1) == 1 else a.contiguous(), b)  # type: ignore[no-any-return]
+        return _at(precision).product_tn([(a.t(), b if b.stride(1) == 1 else b.contiguous())])  # type: ignore[no-any-return]
+    return _at(precision).product(a if a.stride(1) == 1 else a.contiguous(), b, symmetric=symmetric)  # type: ignore[no-any-return]
 
 
-def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor:
+def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, *, precision: str = "float32") -> Tensor:
     """What the targets (N) cost, in nats, given outputs (N, H) of the last layer and the output layer w (H, V), b (V); float64.
 
     Differentiable once; (N, V) is never held whole. IndexError for a target outside the vocabulary.
@@ -106,7 +122,7 @@ def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor
         raise IndexError(f"targets reach from {int(targets.min())} to {int(targets.max())}, the vocabulary has {len(b)}")
     parts = [part.contiguous() for part in (hidden, w, b, targets)]
     gradient = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
-    nats: Tensor = output.OutputLoss.apply(_work(), gradient, *parts)  # type: ignore[no-untyped-call]
+    nats: Tensor = output.OutputLoss.apply(_at(precision), gradient, *parts)  # type: ignore[no-untyped-call]
     return nats
 
 

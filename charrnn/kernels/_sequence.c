@@ -35,23 +35,25 @@
 
 enum { RNN, GRU, LSTM };
 enum { TANH, RELU, SIGMOID };
+enum { FLOAT, DOUBLE, BFLOAT16 }; /* the last: float, but what is multiplied is rounded */
 enum { ROWS_TIMES, TRANSPOSED_TIMES, SCATTER, SOFTMAX };
 enum { BLOCK = 384, AHEAD = 6, MOST_THREADS = 256 }; /* BLOCK: rows that multiply_tn packs at a time */
 
 struct sequence {
-    int64_t wide, cell, activation, reset_after, backward, threads, steps, rows, size, gates_step, extra_step;
+    int64_t element, cell, activation, reset_after, backward, threads, steps, rows, size, gates_step, extra_step;
     const int64_t *tokens;
     void *source, *w_h, *b_h, *h, *c, *outputs, *gates, *extra, *d_outputs, *d_h, *d_c, *packed;
 };
 
-/* ROWS_TIMES        c (m, n) = bias + a (m, k) . b (k, n); packed: k * (n rounded up to 16) elements of scratch
+/* ROWS_TIMES        c (m, n) = bias + a (m, k) . b (k, n); packed: k * (n rounded up to 16) elements of scratch;
+                     where `symmetric`, only what lies above c's diagonal is computed
    TRANSPOSED_TIMES  c (m, n) = a (k, m)^T . b (k, n), or c += where `add`
    SCATTER           c (.., n) += a (k, n), row by row to the rows that tokens (k) name; null: all to row 0
    SOFTMAX           c (k, n) from logits to softmax minus one at column tokens (k) where `add`; what row i's token costs in nats
                      goes to element i of a, doubles
    Rows of a and c lie lda and ldc elements apart; element (i, j) of b lies at b[i * b_down + j * b_right]. */
 struct product {
-    int64_t wide, kind, threads, m, n, k, lda, ldc, b_down, b_right, add, block, column_units;
+    int64_t element, kind, threads, m, n, k, lda, ldc, b_down, b_right, add, symmetric, block, column_units;
     const int64_t *tokens;
     void *a, *b, *c, *bias, *packed;
 };
@@ -59,8 +61,8 @@ struct product {
 typedef void (*work)(const void *arg, int64_t unit, int64_t units, void *scratch);
 
 struct kernels {
-    work pack_recurrent, walk, pack_right, multiply, multiply_tn, scatter, softmax;
-    int64_t lanes, tile, element;
+    work pack_recurrent, walk, pack_right, multiply, mirror, multiply_tn, scatter, softmax;
+    int64_t lanes, tile, size, low;
 };
 
 /* ---- threads: helpers that sleep between calls. Units of work are taken in turn, so a helper that does not get a core is not
@@ -197,6 +199,14 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
     return 0;
 }
 
+/* The float nearest to x among those with 8 bits, ties to even: a bfloat16 in the upper half. */
+static inline uint32_t rounded(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (x == x ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000) & 0xffff0000;
+}
+
 /* ---- the kernels, once for each element type and instruction set ---- */
 
 #define Q0 0.49999993f
@@ -207,6 +217,7 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
 
 #ifdef __x86_64__
 #define AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")))
+#define AVX512_BF16 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")))
 #define AVX2 __attribute__((target("avx2,fma")))
 #define T float
 #define I int32_t
@@ -215,6 +226,7 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
 #define NAME(x) x##_float_avx512
 #define TARGET AVX512
 #define EXACT 0
+#define LOW 0
 #include "_sequence.h"
 #define T double
 #define I int64_t
@@ -223,6 +235,16 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
 #define NAME(x) x##_double_avx512
 #define TARGET AVX512
 #define EXACT 1
+#define LOW 0
+#include "_sequence.h"
+#define T float
+#define I int32_t
+#define LANES 16
+#define TILE 12
+#define NAME(x) x##_bfloat16_avx512
+#define TARGET AVX512_BF16
+#define EXACT 0
+#define LOW 2
 #include "_sequence.h"
 #define T float
 #define I int32_t
@@ -231,6 +253,7 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
 #define NAME(x) x##_float_avx2
 #define TARGET AVX2
 #define EXACT 0
+#define LOW 0
 #include "_sequence.h"
 #define T double
 #define I int64_t
@@ -239,6 +262,7 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
 #define NAME(x) x##_double_avx2
 #define TARGET AVX2
 #define EXACT 1
+#define LOW 0
 #include "_sequence.h"
 #endif
 
@@ -254,6 +278,7 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
 #define NAME(x) x##_float_base
 #define TARGET
 #define EXACT 0
+#define LOW 0
 #include "_sequence.h"
 #define T double
 #define I int64_t
@@ -262,12 +287,40 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
 #define NAME(x) x##_double_base
 #define TARGET
 #define EXACT 1
+#define LOW 0
 #include "_sequence.h"
 
-static int ceiling = 2;
+#define T float
+#define I int32_t
+#define LANES 4
+#define TILE BASE_TILE
+#define NAME(x) x##_bfloat16_base
+#define TARGET
+#define EXACT 0
+#define LOW 1
+#include "_sequence.h"
 
-static const struct kernels *choose(int64_t wide)
+static int ceiling = 3;
+
+static int has_bfloat16(void)
 {
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    return ceiling >= 3 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+#else
+    return 0;
+#endif
+}
+
+static const struct kernels *choose(int64_t element)
+{
+    int wide = element == DOUBLE;
+#ifdef __x86_64__
+    if (element == BFLOAT16 && has_bfloat16())
+        return &kernels_bfloat16_avx512;
+#endif
+    if (element == BFLOAT16)
+        return &kernels_bfloat16_base;
 #ifdef __x86_64__
     __builtin_cpu_init();
     if (ceiling >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
@@ -286,18 +339,19 @@ static const struct kernels *choose(int64_t wide)
 
 EXPORT int charrnn_sequence(const struct sequence *s)
 {
-    const struct kernels *k = choose(s->wide);
+    const struct kernels *k = choose(s->element);
     int64_t each = s->rows / (24 * s->threads); /* stretches of 24 rows and more lose little, and leave none waiting for long */
     int64_t units = s->threads * (each < 1 ? 1 : each > 4 ? 4 : each);
     units = units < s->rows ? units : s->rows;
-    size_t scratch = (size_t)((s->rows + units - 1) / (units ? units : 1) * WIDE * k->lanes * k->element);
+    int64_t most = (s->rows + units - 1) / (units ? units : 1), low = k->low ? 2 * s->size + 48 : 0; /* four gates' operands at most */
+    size_t scratch = (size_t)(most * (WIDE * k->lanes + low) * k->size);
     return run(s->threads, k->pack_recurrent, s, 2 * s->threads, 0) || run(s->threads, k->walk, s, units, scratch);
 }
 
 EXPORT int charrnn_product(const struct product *given)
 {
     struct product p = *given;
-    const struct kernels *k = choose(p.wide);
+    const struct kernels *k = choose(p.kind >= SCATTER && p.element == BFLOAT16 ? FLOAT : p.element);
     if (p.m * p.n * p.k < 1 << 20)
         p.threads = 1; /* waking a helper would take longer */
     if (p.kind == SCATTER) {
@@ -306,8 +360,12 @@ EXPORT int charrnn_product(const struct product *given)
     }
     if (p.kind == SOFTMAX)
         return run(p.threads, k->softmax, &p, p.k * p.n < 1 << 15 ? 1 : 4 * p.threads, 0);
-    if (p.kind == ROWS_TIMES)
-        return run(p.threads, k->pack_right, &p, p.threads, 0) || run(p.threads, k->multiply, &p, (p.m + 95) / 96, 0);
+    if (p.kind == ROWS_TIMES) {
+        int64_t most = p.symmetric ? 48 : 96, units = (p.m + most - 1) / most;
+        return run(p.threads, k->pack_right, &p, p.threads, 0)
+            || run(p.threads, k->multiply, &p, units, k->low ? (size_t)(most * ((p.k + 1) / 2 + 16) * 4) : 0)
+            || (p.symmetric && run(p.threads, k->mirror, &p, units, 0));
+    }
     int64_t pair = 2 * k->lanes, panels = (p.n + pair - 1) / pair, tiles = (p.m + k->tile - 1) / k->tile;
     p.column_units = (p.n + 511) / 512;
     while (p.column_units < 2 * p.threads && p.column_units * 128 < p.n)
@@ -316,10 +374,13 @@ EXPORT int charrnn_product(const struct product *given)
     p.column_units = (p.n + p.block - 1) / p.block;
     int64_t strips = (2 * p.threads + p.column_units - 1) / p.column_units;
     strips = strips < tiles ? strips : tiles;
-    return run(p.threads, k->multiply_tn, &p, p.column_units * strips, (size_t)((BLOCK * (p.block + k->tile) + k->lanes) * k->element));
+    return run(p.threads, k->multiply_tn, &p, p.column_units * strips, (size_t)((BLOCK * (p.block + k->tile) + k->lanes) * k->size));
 }
 
-/* For tests: the widest instructions to use, 2 AVX-512, 1 AVX2, 0 what every machine of the kind has. */
+/* Whether the processor itself multiplies bfloat16. */
+EXPORT int charrnn_bfloat16(void) { return has_bfloat16(); }
+
+/* For tests: the widest instructions to use, 3 AVX-512 with bfloat16, 2 AVX-512, 1 AVX2, 0 what every machine of the kind has. */
 EXPORT void charrnn_limit(int level) { ceiling = level; }
 
 /* Built as a Python extension only so that pip compiles it: importing it is an error, ctypes opens it. */

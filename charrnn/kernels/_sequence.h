@@ -4,9 +4,11 @@
        LANES    elements of a vector       TILE     rows of a register tile
        NAME(x)  x with the pair's suffix   TARGET   the function attribute that allows the instructions
        EXACT    1: exp and tanh of libm (double); 0: the polynomials below (float, about 2 units in the last place)
+       LOW      1: what is multiplied is rounded to bfloat16, two neighbours along K to an operand, and summed in float;
+                2: likewise, by the processor's own instruction; 0: an operand is an element
 
    A matrix on the right of a product is packed: its columns in vectors of LANES (zeros past the end), two vectors to a panel
-   (K, 2, LANES), the last panel alone (K, 1, LANES) if their number is odd. So a panel is read from end to end. */
+   (K, 2, LANES), the last panel alone (K, 1, LANES) if their number is odd. So a panel is read from end to end. K counts operands. */
 
 typedef T NAME(vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
 typedef I NAME(ivec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
@@ -18,6 +20,15 @@ typedef I NAME(ivec) __attribute__((vector_size(LANES * sizeof(T)), aligned(size
 #define all(s) ((vec){0} + (T)(s))
 #define load(p) (*(const vec *)(p))
 #define store(p, v) (*(vec *)(p) = (v))
+#if LOW
+#define OPERAND uint32_t
+#define DEPTH(K) (((K) + 1) / 2)
+#define ACROSS(K) (DEPTH(K) + 16) /* from row to row: never such that all rows share a place in the cache */
+#else
+#define OPERAND T
+#define DEPTH(K) (K)
+#define ACROSS(K) (K)
+#endif
 
 /* The first `lanes` elements, the rest zero. */
 INLINE vec NAME(load_some)(const T *p, int64_t lanes)
@@ -135,12 +146,71 @@ INLINE vec NAME(slope)(int64_t activation, vec y)
     return (vec)((ivec)all(1) & (y > all(0)));
 }
 
+/* ---- operands ---- */
+
+#if LOW == 2
+/* Lane by lane the operand of a row's elements and the next row's. */
+INLINE ivec NAME(paired)(vec first, vec second)
+{
+    const __m512i places = _mm512_add_epi32(_mm512_set1_epi32(16 << 16), _mm512_mullo_epi32(_mm512_set1_epi32(0x10001),
+        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)));
+    return (ivec)_mm512_permutexvar_epi16(places, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+}
+
+INLINE vec NAME(dot)(vec sum, ivec x, ivec y)
+{
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)y);
+}
+#elif LOW
+INLINE ivec NAME(paired)(vec first, vec second)
+{
+    ivec made;
+    for (int n = 0; n < LANES; n++)
+        made[n] = (I)(rounded(first[n]) >> 16 | rounded(second[n]));
+    return made;
+}
+
+INLINE vec NAME(dot)(vec sum, ivec x, ivec y)
+{
+    sum += (vec)(x & ~0xffff) * (vec)(y & ~0xffff);
+    return sum + (vec)(x << 16) * (vec)(y << 16);
+}
+#endif
+
+#if LOW
+/* `count` elements side by side as operands; an odd last one with a zero. */
+INLINE void NAME(round_row)(OPERAND *out, const T *in, int64_t count)
+{
+    int64_t n = 0;
+#if LOW == 2
+    for (; n + 2 * LANES <= count; n += 2 * LANES)
+        _mm512_storeu_si512(out + n / 2, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(in + n + LANES), (__m512)load(in + n)));
+#endif
+    for (; n < count; n += 2)
+        out[n / 2] = rounded(in[n]) >> 16 | (n + 1 < count ? rounded(in[n + 1]) : 0);
+}
+#endif
+
+/* a (rows, K) as operands, DEPTH(K) a row in `scratch`; or where they are: then `lda` stays. */
+INLINE const OPERAND *NAME(operands)(const T *a, int64_t *lda, int64_t rows, int64_t K, OPERAND *scratch)
+{
+#if LOW
+    for (int64_t r = 0; r < rows; r++)
+        NAME(round_row)(scratch + r * ACROSS(K), a + r * *lda, K);
+    *lda = ACROSS(K);
+    return scratch;
+#else
+    (void)lda, (void)rows, (void)K, (void)scratch;
+    return a;
+#endif
+}
+
 /* ---- products ---- */
 
-/* out (R rows, N vectors) = init + a (R, K) . panel (K, N, LANES). Element (r, k) of a lies at a[r * across + k * along];
+/* out (R rows, N vectors) = init + a (R, K) . panel (K, N, LANES). Operand (r, k) of a lies at a[r * across + k * along];
    `init` is read with its own row length (0: the same row for all). Only `lanes` elements of the last vector are touched. */
-INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *init, int64_t ldi, const T *a, int64_t across,
-                       int64_t along, int64_t K, const T *panel, int64_t lanes)
+INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *init, int64_t ldi, const OPERAND *a, int64_t across,
+                       int64_t along, int64_t K, const OPERAND *panel, int64_t lanes)
 {
     vec sum[TILE][2];
     #pragma GCC unroll 16
@@ -150,6 +220,16 @@ INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *i
         sum[r][N - 1] = NAME(load_some)(init + r * ldi + (N - 1) * LANES, lanes);
     }
     for (int64_t k = 0; k < K; k++, panel += N * LANES, a += along) {
+#if LOW
+        ivec b0 = (ivec)load(panel), b1 = N == 2 ? (ivec)load(panel + LANES) : b0;
+        #pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            ivec x = (ivec){0} + (I)a[r * across];
+            sum[r][0] = NAME(dot)(sum[r][0], x, b0);
+            if (N == 2)
+                sum[r][1] = NAME(dot)(sum[r][1], x, b1);
+        }
+#else
         vec b0 = load(panel), b1 = N == 2 ? load(panel + LANES) : b0;
         #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
@@ -158,6 +238,7 @@ INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *i
             if (N == 2)
                 sum[r][1] += x * b1;
         }
+#endif
     }
     #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
@@ -167,7 +248,8 @@ INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *i
     }
 }
 
-#define ARGUMENTS T *out, int64_t ldo, const T *init, int64_t ldi, const T *a, int64_t lda, int64_t K, const T *panel, int64_t lanes
+#define ARGUMENTS T *out, int64_t ldo, const T *init, int64_t ldi, const OPERAND *a, int64_t lda, int64_t K, const OPERAND *panel, \
+                  int64_t lanes
 #define ROWS_CASE(r) case r: NAME(tile)(r, N, out, ldo, init, ldi, a, across, along, K, panel, lanes); break;
 #if TILE == 12
 #define ROWS_CASES ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4) ROWS_CASE(5) ROWS_CASE(6) \
@@ -178,8 +260,8 @@ INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *i
 #define ROWS_CASES ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4)
 #endif
 
-INLINE void NAME(tile_of)(const int N, int64_t rows, T *out, int64_t ldo, const T *init, int64_t ldi, const T *a, int64_t across,
-                          int64_t along, int64_t K, const T *panel, int64_t lanes)
+INLINE void NAME(tile_of)(const int N, int64_t rows, T *out, int64_t ldo, const T *init, int64_t ldi, const OPERAND *a, int64_t across,
+                          int64_t along, int64_t K, const OPERAND *panel, int64_t lanes)
 {
     switch (rows) { ROWS_CASES }
 }
@@ -207,11 +289,11 @@ static const T NAME(zeros)[2 * LANES];
 
 /* out (rows, n) = init + a (rows, K) . the vectors `first`.. of `packed` that hold its n columns; `first` is even.
    Rows are dealt evenly to tiles; how does not change a result. */
-static TARGET void NAME(rows_by)(T *out, int64_t ldo, const T *init, int64_t ldi, int64_t n, const T *a, int64_t lda, int64_t rows,
-                                 int64_t K, const T *packed, int64_t first)
+static TARGET void NAME(rows_by)(T *out, int64_t ldo, const T *init, int64_t ldi, int64_t n, const OPERAND *a, int64_t lda, int64_t rows,
+                                 int64_t K, const OPERAND *packed, int64_t first)
 {
     int64_t tiles = (rows + TILE - 1) / TILE;
-    const T *panel = packed + first * LANES * K;
+    const OPERAND *panel = packed + first * LANES * K;
     for (int64_t column = 0; column < n; column += 2 * LANES, panel += 2 * LANES * K) {
         int64_t left = n - column, vectors = left > LANES ? 2 : 1, lanes = left - (vectors - 1) * LANES;
         for (int64_t tile = 0; tile < tiles; tile++) {
@@ -223,41 +305,59 @@ static TARGET void NAME(rows_by)(T *out, int64_t ldo, const T *init, int64_t ldi
     }
 }
 
-/* Packs vectors [from, to) of a matrix (K, columns): element (k, column) at b[k * down + column * right]. Vector v holds the
+/* Packs vectors [from, to) of a matrix (rows, columns): element (k, column) at b[k * down + column * right]. Vector v holds the
    columns of gate v % gates from unit v / gates * LANES on; a gate has `units` columns. `total` vectors in all. */
-static TARGET void NAME(pack)(T *packed, const T *b, int64_t down, int64_t right, int64_t K, int64_t units, int64_t gates,
+static TARGET void NAME(pack)(OPERAND *packed, const T *b, int64_t down, int64_t right, int64_t rows, int64_t units, int64_t gates,
                               int64_t total, int64_t from, int64_t to)
 {
-    #define AT(v) (packed + ((v) / 2 * 2 * K + (v) % 2) * LANES)           /* where vector v begins, */
-    #define STEP(v) (((v) == total - 1 && (v) % 2 == 0 ? 1 : 2) * LANES)   /* and from row to row of it */
+    const int64_t K = DEPTH(rows);
     for (int64_t v = from; v < to; v++) {
         int64_t unit = v / gates * LANES, lanes = units - unit < LANES ? units - unit : LANES;
+        int64_t step = (v == total - 1 && v % 2 == 0 ? 1 : 2) * LANES; /* from row to row of the vector */
         const T *column = b + (v % gates * units + unit) * right;
-        T *out = AT(v);
+        OPERAND *out = packed + (v / 2 * 2 * K + v % 2) * LANES; /* where it begins */
         if (right == 1) {
+#if LOW
+            for (int64_t k = 0; k < rows; k += 2)
+                store(out + k / 2 * step, (vec)NAME(paired)(NAME(load_some)(column + k * down, lanes),
+                                                            NAME(load_some)(column + (k + 1) * down, k + 1 < rows ? lanes : 0)));
+#else
             for (int64_t k = 0; k < K; k++)
-                store(out + k * STEP(v), NAME(load_some)(column + k * down, lanes));
+                store(out + k * step, NAME(load_some)(column + k * down, lanes));
+#endif
             continue;
         }
-        for (int64_t block = 0; block < K; block += 64) /* lines of b stay in the nearest cache */
-            for (int64_t lane = 0; lane < LANES; lane++)
-                for (int64_t k = block; k < K && k < block + 64; k++)
-                    out[k * STEP(v) + lane] = lane < lanes ? column[k * down + lane * right] : 0;
+        enum { NEAR = 64 }; /* rows at a time: lines of b stay in the nearest cache */
+        for (int64_t block = 0; block < rows; block += NEAR) {
+            int64_t count = rows - block < NEAR ? rows - block : NEAR;
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                OPERAND *place = out + DEPTH(block) * step + lane;
+                const T *start = column + block * down + lane * right;
+#if LOW
+                T along[NEAR] = {0};
+                OPERAND made[NEAR / 2] = {0};
+                if (lane < lanes) {
+                    for (int64_t k = 0; k < count; k++)
+                        along[k] = start[k * down];
+                    NAME(round_row)(made, along, count);
+                }
+                for (int64_t k = 0; k < DEPTH(count); k++)
+                    place[k * step] = made[k];
+#else
+                for (int64_t k = 0; k < count; k++)
+                    place[k * step] = lane < lanes ? start[k * down] : 0;
+#endif
+            }
+        }
     }
-    #undef AT
-    #undef STEP
 }
 
 /* ---- a stretch of rows through the whole sequence ---- */
 
-typedef struct {
-    const struct sequence *s;
-    int64_t from, rows;    /* which rows of the batch */
-    T *scratch;            /* (rows, WIDE * LANES) */
-} NAME(stretch);
-
 #define WIDE 8 /* vectors of a chunk: 8 units' vectors of one gate, or 2 of four */
 #define S(name) ((T *)s->name)
+#define PACKED ((OPERAND *)s->packed)
+#define PLACE(rows) ((OPERAND *)(scratch + (rows) * WIDE * LANES)) /* for operands, behind the scratch of a chunk */
 #define EACH(rows, count) for (int64_t r = 0; r < (rows); r++) for (int64_t u = 0; u < (count); u++)
 
 /* What the input contributes to row b at step t. */
@@ -273,9 +373,11 @@ static TARGET void NAME(rnn_forward)(const struct sequence *s, int64_t from, int
     for (int64_t t = 0; t < s->steps; t++) {
         const T *h = t ? S(outputs) + (t - 1) * B * H : S(h);
         T *out = S(outputs) + t * B * H;
+        int64_t lda = H;
+        const OPERAND *left = NAME(operands)(h + from * H, &lda, rows, H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
             int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
-            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, h + from * H, H, rows, H, S(packed), unit / LANES);
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, left, lda, rows, DEPTH(H), PACKED, unit / LANES);
             EACH(rows, VECTORS(n)) {
                 int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
                 vec x = load(scratch + (r * WIDE + u) * LANES) + NAME(load_some)(NAME(input)(s, t, b, H) + j, lanes);
@@ -288,16 +390,19 @@ static TARGET void NAME(rnn_forward)(const struct sequence *s, int64_t from, int
 static TARGET void NAME(rnn_backward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
 {
     const int64_t H = s->size, B = s->rows;
-    for (int64_t t = s->steps - 1; t >= -1; t--)
+    for (int64_t t = s->steps - 1; t >= -1; t--) {
+        int64_t lda = H;
+        const OPERAND *left = NULL;
+        if (t < s->steps - 1)
+            left = NAME(operands)(S(gates) + ((t + 1) * B + from) * H, &lda, rows, H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
             int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
-            if (t == s->steps - 1) {
+            if (!left) {
                 EACH(rows, VECTORS(n))
                     store(scratch + (r * WIDE + u) * LANES,
                           NAME(load_some)(S(d_h) + (from + r) * H + unit + u * LANES, H - unit - u * LANES));
             } else
-                NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, S(gates) + ((t + 1) * B + from) * H, H, rows, H, S(packed),
-                              unit / LANES);
+                NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, left, lda, rows, DEPTH(H), PACKED, unit / LANES);
             EACH(rows, VECTORS(n)) {
                 int64_t j = unit + u * LANES, lanes = H - j, at = (t * B + from + r) * H + j;
                 vec dh = load(scratch + (r * WIDE + u) * LANES);
@@ -310,6 +415,7 @@ static TARGET void NAME(rnn_backward)(const struct sequence *s, int64_t from, in
                 NAME(store_some)(S(gates) + at, dh * NAME(slope)(s->activation, NAME(load_some)(S(outputs) + at, lanes)), lanes);
             }
         }
+    }
 }
 
 static TARGET void NAME(lstm_forward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
@@ -318,9 +424,11 @@ static TARGET void NAME(lstm_forward)(const struct sequence *s, int64_t from, in
     for (int64_t t = 0; t < s->steps; t++) {
         const T *h = t ? S(outputs) + (t - 1) * B * H : S(h), *c = t ? S(extra) + (t - 1) * s->extra_step : S(c);
         T *out = S(outputs) + t * B * H, *c_out = S(extra) + t * s->extra_step, *gates = S(gates) + t * s->gates_step;
+        int64_t lda = H;
+        const OPERAND *left = NAME(operands)(h + from * H, &lda, rows, H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += some * LANES) {
             int64_t count = VECTORS(H - unit) < some ? VECTORS(H - unit) : some;
-            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, count * 4 * LANES, h + from * H, H, rows, H, S(packed), unit / LANES * 4);
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, count * 4 * LANES, left, lda, rows, DEPTH(H), PACKED, unit / LANES * 4);
             EACH(rows, count) {
                 int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
                 const T *x = NAME(input)(s, t, b, 4 * H) + j, *product = scratch + (r * WIDE + u * 4) * LANES;
@@ -344,16 +452,19 @@ static TARGET void NAME(lstm_forward)(const struct sequence *s, int64_t from, in
 static TARGET void NAME(lstm_backward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
 {
     const int64_t H = s->size, B = s->rows;
-    for (int64_t t = s->steps - 1; t >= -1; t--)
+    for (int64_t t = s->steps - 1; t >= -1; t--) {
+        int64_t lda = 4 * H;
+        const OPERAND *left = NULL;
+        if (t < s->steps - 1)
+            left = NAME(operands)(S(gates) + ((t + 1) * B + from) * 4 * H, &lda, rows, 4 * H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
             int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
-            if (t == s->steps - 1) {
+            if (!left) {
                 EACH(rows, VECTORS(n))
                     store(scratch + (r * WIDE + u) * LANES,
                           NAME(load_some)(S(d_h) + (from + r) * H + unit + u * LANES, H - unit - u * LANES));
             } else
-                NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, S(gates) + ((t + 1) * B + from) * 4 * H, 4 * H, rows, 4 * H,
-                              S(packed), unit / LANES);
+                NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, left, lda, rows, DEPTH(4 * H), PACKED, unit / LANES);
             const T *c = t > 0 ? S(extra) + (t - 1) * B * H : S(c);
             EACH(rows, VECTORS(n)) {
                 int64_t b = from + r, j = unit + u * LANES, lanes = H - j, at = (t * B + b) * H + j;
@@ -375,19 +486,22 @@ static TARGET void NAME(lstm_backward)(const struct sequence *s, int64_t from, i
                 NAME(store_some)(carried, dc * f, lanes);
             }
         }
+    }
 }
 
 /* gru. Packed: the columns of r and z, then those of the candidate, each from an even vector on (see `pack_recurrent`). */
 static TARGET void NAME(gru_forward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
 {
     const int64_t H = s->size, B = s->rows, some = WIDE / 2, after = s->reset_after;
-    const T *last = S(packed) + 2 * VECTORS(H) * LANES * H;
+    const OPERAND *last = PACKED + 2 * VECTORS(H) * LANES * DEPTH(H);
     for (int64_t t = 0; t < s->steps; t++) {
         const T *h = t ? S(outputs) + (t - 1) * B * H : S(h);
         T *out = S(outputs) + t * B * H, *extra = S(extra) + t * s->extra_step, *gates = S(gates) + t * s->gates_step;
+        int64_t lda = H;
+        const OPERAND *left = NAME(operands)(h + from * H, &lda, rows, H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += some * LANES) {
             int64_t count = VECTORS(H - unit) < some ? VECTORS(H - unit) : some;
-            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, count * 2 * LANES, h + from * H, H, rows, H, S(packed), unit / LANES * 2);
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, count * 2 * LANES, left, lda, rows, DEPTH(H), PACKED, unit / LANES * 2);
             EACH(rows, count) {
                 int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
                 const T *x = NAME(input)(s, t, b, 3 * H) + j, *product = scratch + (r * WIDE + u * 2) * LANES;
@@ -399,9 +513,13 @@ static TARGET void NAME(gru_forward)(const struct sequence *s, int64_t from, int
                     NAME(store_some)(extra + b * H + j, reset * NAME(load_some)(h + b * H + j, lanes), lanes);
             }
         }
+        if (!after) {
+            lda = H;
+            left = NAME(operands)(extra + from * H, &lda, rows, H, PLACE(rows));
+        }
         for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
             int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
-            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, (after ? h : extra) + from * H, H, rows, H, last, unit / LANES);
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, left, lda, rows, DEPTH(H), last, unit / LANES);
             EACH(rows, VECTORS(n)) {
                 int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
                 T *g = gates + b * 3 * H + j;
@@ -423,21 +541,25 @@ static TARGET void NAME(gru_forward)(const struct sequence *s, int64_t from, int
 static TARGET void NAME(gru_backward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
 {
     const int64_t H = s->size, B = s->rows, after = s->reset_after;
-    const T *last = S(packed) + VECTORS(H) * LANES * 2 * H;
+    const OPERAND *last = PACKED + VECTORS(H) * LANES * DEPTH(2 * H);
     for (int64_t t = s->steps - 1; t >= -1; t--) {
         const T *h = t > 0 ? S(outputs) + (t - 1) * B * H : S(h);
+        int64_t lda = 3 * H, lde = H;
+        const OPERAND *left = NULL, *inner = NULL;
+        if (t < s->steps - 1) {
+            left = NAME(operands)(S(gates) + ((t + 1) * B + from) * 3 * H, &lda, rows, 2 * H, PLACE(rows));
+            if (after)
+                inner = NAME(operands)(S(extra) + ((t + 1) * B + from) * H, &lde, rows, H, PLACE(rows) + rows * ACROSS(2 * H));
+        }
         for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
             int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
             T *carried = S(d_h) + from * H + unit;
             EACH(rows, VECTORS(n))
                 store(scratch + (r * WIDE + u) * LANES, NAME(load_some)(carried + r * H + u * LANES, n - u * LANES));
-            if (t < s->steps - 1) {
-                NAME(rows_by)(scratch, WIDE * LANES, scratch, WIDE * LANES, n, S(gates) + ((t + 1) * B + from) * 3 * H, 3 * H, rows,
-                              2 * H, S(packed), unit / LANES);
-                if (after)
-                    NAME(rows_by)(scratch, WIDE * LANES, scratch, WIDE * LANES, n, S(extra) + ((t + 1) * B + from) * H, H, rows, H,
-                                  last, unit / LANES);
-            }
+            if (left)
+                NAME(rows_by)(scratch, WIDE * LANES, scratch, WIDE * LANES, n, left, lda, rows, DEPTH(2 * H), PACKED, unit / LANES);
+            if (inner)
+                NAME(rows_by)(scratch, WIDE * LANES, scratch, WIDE * LANES, n, inner, lde, rows, DEPTH(H), last, unit / LANES);
             EACH(rows, VECTORS(n)) {
                 int64_t b = from + r, j = unit + u * LANES, lanes = H - j, at = (t * B + b) * H + j;
                 vec dh = load(scratch + (r * WIDE + u) * LANES);
@@ -449,23 +571,24 @@ static TARGET void NAME(gru_backward)(const struct sequence *s, int64_t from, in
                 if (s->d_outputs)
                     dh += NAME(load_some)(S(d_outputs) + at, lanes);
                 vec z = NAME(load_some)(g + H, lanes), candidate = NAME(load_some)(g + 2 * H, lanes);
-                vec inner = dh * (all(1) - z) * (all(1) - candidate * candidate);
+                vec d_candidate = dh * (all(1) - z) * (all(1) - candidate * candidate);
                 NAME(store_some)(g + H, dh * (NAME(load_some)(h + b * H + j, lanes) - candidate) * z * (all(1) - z), lanes);
-                NAME(store_some)(g + 2 * H, inner, lanes);
+                NAME(store_some)(g + 2 * H, d_candidate, lanes);
                 NAME(store_some)(carried + r * H + u * LANES, dh * z, lanes);
                 if (after) {
                     vec reset = NAME(load_some)(g, lanes), product = NAME(load_some)(S(extra) + at, lanes);
-                    NAME(store_some)(g, inner * product * reset * (all(1) - reset), lanes);
-                    NAME(store_some)(S(extra) + at, inner * reset, lanes);
+                    NAME(store_some)(g, d_candidate * product * reset * (all(1) - reset), lanes);
+                    NAME(store_some)(S(extra) + at, d_candidate * reset, lanes);
                 }
             }
         }
         if (t < 0 || after)
             continue;
+        lda = 3 * H;
+        left = NAME(operands)(S(gates) + (t * B + from) * 3 * H + 2 * H, &lda, rows, H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
             int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
-            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, S(gates) + (t * B + from) * 3 * H + 2 * H, 3 * H, rows, H, last,
-                          unit / LANES);
+            NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, left, lda, rows, DEPTH(H), last, unit / LANES);
             EACH(rows, VECTORS(n)) {
                 int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
                 T *g = S(gates) + (t * B + b) * 3 * H + j, *carried = S(d_h) + b * H + j;
@@ -485,17 +608,17 @@ static void NAME(pack_recurrent)(const void *arg, int64_t unit, int64_t units, v
     const struct sequence *s = arg;
     const int64_t H = s->size, G = s->cell == LSTM ? 4 : s->cell == GRU ? 3 : 1, V = VECTORS(H), W = G * H;
     (void)scratch;
-    T *packed = S(packed);
+    OPERAND *packed = PACKED;
     const T *w = S(w_h);
     #define SHARE(total) (total), (total) * unit / units, (total) * (unit + 1) / units
     if (s->backward && s->cell == GRU) {
         NAME(pack)(packed, w, 1, W, 2 * H, H, 1, SHARE(V));
-        NAME(pack)(packed + V * LANES * 2 * H, w + 2 * H, 1, W, H, H, 1, SHARE(V));
+        NAME(pack)(packed + V * LANES * DEPTH(2 * H), w + 2 * H, 1, W, H, H, 1, SHARE(V));
     } else if (s->backward)
         NAME(pack)(packed, w, 1, W, W, H, 1, SHARE(V));
     else if (s->cell == GRU) {
         NAME(pack)(packed, w, W, 1, H, H, 2, SHARE(2 * V));
-        NAME(pack)(packed + 2 * V * LANES * H, w + 2 * H, W, 1, H, H, 1, SHARE(V));
+        NAME(pack)(packed + 2 * V * LANES * DEPTH(H), w + 2 * H, W, 1, H, H, 1, SHARE(V));
     } else
         NAME(pack)(packed, w, W, 1, H, H, G, SHARE(G * V));
 }
@@ -524,10 +647,24 @@ static void NAME(pack_right)(const void *arg, int64_t unit, int64_t units, void 
 static TARGET void NAME(multiply)(const void *arg, int64_t unit, int64_t units, void *scratch)
 {
     const struct product *p = arg;
+    int64_t from = p->m * unit / units, rows = p->m * (unit + 1) / units - from, lda = p->lda;
+    int64_t column = p->symmetric ? from / (2 * LANES) * 2 * LANES : 0;
+    const OPERAND *left = NAME(operands)((const T *)p->a + from * lda, &lda, rows, p->k, scratch);
+    NAME(rows_by)((T *)p->c + from * p->ldc + column, p->ldc, p->bias, 0, p->n - column, left, lda, rows, DEPTH(p->k), p->packed,
+                  column / LANES);
+}
+
+/* What `multiply` left out of a symmetric product. */
+static void NAME(mirror)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct product *p = arg;
     (void)scratch;
-    int64_t from = p->m * unit / units, rows = p->m * (unit + 1) / units - from;
-    NAME(rows_by)((T *)p->c + from * p->ldc, p->ldc, p->bias, 0, p->n, (const T *)p->a + from * p->lda, p->lda, rows, p->k,
-                  p->packed, 0);
+    int64_t from = p->m * unit / units, to = p->m * (unit + 1) / units, end = from / (2 * LANES) * 2 * LANES;
+    T *c = p->c;
+    for (int64_t j = 0; j < end; j += LANES)
+        for (int64_t i = from; i < to; i++)
+            for (int64_t n = j; n < j + LANES; n++)
+                c[i * p->ldc + n] = c[n * p->ldc + i];
 }
 
 /* c (m, n) += a^T (m, k) . b (k, n): one block of c. Scratch: BLOCK rows of b's columns packed, then a tile of a's. */
@@ -537,7 +674,7 @@ static TARGET void NAME(multiply_tn)(const void *arg, int64_t unit, int64_t unit
     int64_t column = unit % p->column_units * p->block, strip = unit / p->column_units, strips = units / p->column_units;
     int64_t n = p->n - column < p->block ? p->n - column : p->block, tiles = (p->m + TILE - 1) / TILE;
     int64_t first = tiles * strip / strips, end = tiles * (strip + 1) / strips, panels = (n + 2 * LANES - 1) / (2 * LANES);
-    T *right = scratch, *left = right + BLOCK * ALIGNED(p->block);
+    OPERAND *right = scratch, *left = right + DEPTH(BLOCK) * ALIGNED(p->block);
     for (int64_t k = 0; k < p->k; k += BLOCK) {
         int64_t depth = p->k - k < BLOCK ? p->k - k : BLOCK;
         const T *a = (const T *)p->a + k * p->lda, *b = (const T *)p->b + k * p->b_down + column;
@@ -545,7 +682,18 @@ static TARGET void NAME(multiply_tn)(const void *arg, int64_t unit, int64_t unit
         NAME(pack)(right, b, p->b_down, 1, depth, n, 1, VECTORS(n), 0, VECTORS(n));
         for (int64_t tile = first; tile < end; tile++) {
             int64_t row = tile * TILE, rows = p->m - row < TILE ? p->m - row : TILE;
-            if (row + ALIGNED(TILE) <= p->m) /* whole vectors; what one writes too much, the next overwrites */
+            int whole = row + ALIGNED(TILE) <= p->m; /* whole vectors; what one writes too much, the next overwrites */
+#if LOW
+            for (int64_t d = 0; d < depth; d += 2)
+                for (int64_t r = 0; r < TILE; r += LANES) {
+                    const T *at = a + d * p->lda + row + r;
+                    int64_t lanes = whole ? LANES : rows - r;
+                    if (lanes > 0)
+                        store(left + d / 2 * TILE + r, (vec)NAME(paired)(NAME(load_some)(at, lanes),
+                                                                         NAME(load_some)(at + p->lda, d + 1 < depth ? lanes : 0)));
+                }
+#else
+            if (whole)
                 for (int64_t d = 0; d < depth; d++)
                     for (int64_t r = 0; r < TILE; r += LANES)
                         store(left + d * TILE + r, load(a + d * p->lda + row + r));
@@ -553,16 +701,18 @@ static TARGET void NAME(multiply_tn)(const void *arg, int64_t unit, int64_t unit
                 for (int64_t d = 0; d < depth; d++)
                     for (int64_t r = 0; r < rows; r++)
                         left[d * TILE + r] = a[d * p->lda + row + r];
+#endif
             for (int64_t panel = 0; panel < panels; panel++) {
                 int64_t j = panel * 2 * LANES, vectors = n - j > LANES ? 2 : 1, lanes = n - j - (vectors - 1) * LANES;
                 T *c = (T *)p->c + row * p->ldc + column + j;
-                NAME(tile_packed)(rows, vectors, c, p->ldc, begin ? NAME(zeros) : c, begin ? 0 : p->ldc, left, 0, depth,
-                                  right + j * depth, lanes);
+                NAME(tile_packed)(rows, vectors, c, p->ldc, begin ? NAME(zeros) : c, begin ? 0 : p->ldc, left, 0, DEPTH(depth),
+                                  right + j * DEPTH(depth), lanes);
             }
         }
     }
 }
 
+#if !LOW
 /* table (.., n) += the rows of grads that each token owns; one block of columns, row after row. */
 static TARGET void NAME(scatter)(const void *arg, int64_t unit, int64_t units, void *scratch)
 {
@@ -620,8 +770,16 @@ static TARGET void NAME(softmax)(const void *arg, int64_t unit, int64_t units, v
     }
 }
 
+#endif
+
 static const struct kernels NAME(kernels) = {
-    NAME(pack_recurrent), NAME(walk), NAME(pack_right), NAME(multiply), NAME(multiply_tn), NAME(scatter), NAME(softmax), LANES, TILE, sizeof(T),
+    NAME(pack_recurrent), NAME(walk), NAME(pack_right), NAME(multiply), NAME(mirror), NAME(multiply_tn),
+#if LOW
+    NULL, NULL,
+#else
+    NAME(scatter), NAME(softmax),
+#endif
+    LANES, TILE, sizeof(T), LOW,
 };
 
 #undef vec
@@ -632,6 +790,11 @@ static const struct kernels NAME(kernels) = {
 #undef all
 #undef load
 #undef store
+#undef OPERAND
+#undef DEPTH
+#undef ACROSS
+#undef PACKED
+#undef PLACE
 #undef ARGUMENTS
 #undef ROWS_CASE
 #undef ROWS_CASES
@@ -646,3 +809,4 @@ static const struct kernels NAME(kernels) = {
 #undef NAME
 #undef TARGET
 #undef EXACT
+#undef LOW

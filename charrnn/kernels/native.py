@@ -1,10 +1,15 @@
-"""_sequence.c through ctypes: the same functions as `rowwise`, whose head tells the buffers. Importing it fails where it was not built."""
+"""_sequence.c through ctypes: the same functions as `rowwise`, whose head tells the buffers. Importing it fails where it was not built.
+
+Those that multiply take `low`: float32 is rounded to bfloat16 before it is multiplied; sums are float32 all the same.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -19,7 +24,7 @@ WIDEST = 16  # elements of the widest vector: packed matrices are padded to it
 class SequenceCall(ctypes.Structure):
     """struct sequence"""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("wide", "cell", "activation", "reset_after", "backward", "threads", "steps", "rows",
+    _fields_ = [(name, ctypes.c_int64) for name in ("element", "cell", "activation", "reset_after", "backward", "threads", "steps", "rows",
                                                     "size", "gates_step", "extra_step")]
     _fields_ += [(name, ctypes.c_void_p) for name in ("tokens", "source", "w_h", "b_h", "h", "c", "outputs", "gates", "extra", "d_outputs",
                                                       "d_h", "d_c", "packed")]
@@ -28,8 +33,8 @@ class SequenceCall(ctypes.Structure):
 class ProductCall(ctypes.Structure):
     """struct product"""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("wide", "kind", "threads", "m", "n", "k", "lda", "ldc", "b_down", "b_right", "add",
-                                                    "block", "column_units")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("element", "kind", "threads", "m", "n", "k", "lda", "ldc", "b_down", "b_right", "add",
+                                                    "symmetric", "block", "column_units")]
     _fields_ += [(name, ctypes.c_void_p) for name in ("tokens", "a", "b", "c", "bias", "packed")]
 
 
@@ -52,17 +57,28 @@ def _pointer(part: Tensor | None) -> int | None:
     return None if part is None else part.data_ptr()
 
 
+def _element(dtype: torch.dtype, low: bool) -> int:
+    """FLOAT, DOUBLE or BFLOAT16 of _sequence.c."""
+    return 1 if dtype == torch.float64 else 2 if low else 0
+
+
+def bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; elsewhere `low` is slow."""
+    return bool(_library.charrnn_bfloat16())
+
+
 def _padded(columns: int) -> int:
     return -(-columns // WIDEST) * WIDEST
 
 
 def _multiply(kind: int, sizes: tuple[int, int, int], a: Tensor, b: Tensor | None, out: Tensor, *, strides: tuple[int, int] = (0, 0),
-              bias: Tensor | None = None, tokens: Tensor | None = None, add: bool = False) -> Tensor:
+              bias: Tensor | None = None, tokens: Tensor | None = None, add: bool = False, symmetric: bool = False,
+              low: bool = False) -> Tensor:
     m, n, k = sizes
     lease = Lease()
     packed = lease.tensor(out.dtype, k * _padded(n)) if kind == ROWS_TIMES else None
-    call = ProductCall(out.dtype == torch.float64, kind, torch.get_num_threads(), m, n, k, a.stride(0), out.stride(0), *strides, add, 0, 0,
-                       _pointer(tokens), a.data_ptr(), _pointer(b), out.data_ptr(), _pointer(bias), _pointer(packed))
+    call = ProductCall(_element(out.dtype, low), kind, torch.get_num_threads(), m, n, k, a.stride(0), out.stride(0), *strides, add,
+                       symmetric, 0, 0, _pointer(tokens), a.data_ptr(), _pointer(b), out.data_ptr(), _pointer(bias), _pointer(packed))
     failed = _library.charrnn_product(call)
     lease.end()
     if failed:
@@ -70,24 +86,26 @@ def _multiply(kind: int, sizes: tuple[int, int, int], a: Tensor, b: Tensor | Non
     return out
 
 
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
-    """a (M, K) @ b (K, N) + bias (N)."""
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None, symmetric: bool = False,
+            low: bool = False) -> Tensor:
+    """a (M, K) @ b (K, N) + bias (N). `symmetric`: the caller knows that the result is, so only half of it is computed."""
     sizes = (a.shape[0], b.shape[1], b.shape[0])
     out = a.new_empty(sizes[:2]) if out is None else out
-    return _multiply(ROWS_TIMES, sizes, a, b, out, strides=(b.stride(0), b.stride(1)), bias=bias)
+    return _multiply(ROWS_TIMES, sizes, a, b, out, strides=(b.stride(0), b.stride(1)), bias=bias, symmetric=symmetric, low=low)
 
 
-def product_nt(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
+def product_nt(a: Tensor, b: Tensor, *, out: Tensor | None = None, low: bool = False) -> Tensor:
     """a (M, K) @ b (N, K)ᵀ."""
-    return product(a, b.t(), out=out)
+    return product(a, b.t(), out=out, low=low)
 
 
-def product_tn(pairs: list[tuple[Tensor, Tensor]], *, add_to: Tensor | None = None) -> Tensor:
+def product_tn(pairs: list[tuple[Tensor, Tensor]], *, add_to: Tensor | None = None, low: bool = False) -> Tensor:
     """Σ aᵀ (K, M) @ b (K, N) over the pairs (a, b): a weight's gradient. `add_to` gets it added, in place."""
     sizes = (pairs[0][0].shape[1], pairs[0][1].shape[1])
     out = pairs[0][0].new_empty(sizes) if add_to is None else add_to
     for n, (a, b) in enumerate(pairs):
-        _multiply(TRANSPOSED_TIMES, (*sizes, a.shape[0]), a, b, out, strides=(b.stride(0), b.stride(1)), add=n > 0 or add_to is not None)
+        _multiply(TRANSPOSED_TIMES, (*sizes, a.shape[0]), a, b, out, strides=(b.stride(0), b.stride(1)),
+                  add=n > 0 or add_to is not None, low=low)
     return out
 
 
@@ -110,12 +128,12 @@ def softmax_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
     return nats
 
 
-def _walk(form: Form, backward: bool, w_h: Tensor, outputs: Tensor, steps: tuple[int, int], *parts: Tensor | None) -> None:
+def _walk(form: Form, backward: bool, low: bool, w_h: Tensor, outputs: Tensor, steps: tuple[int, int], *parts: Tensor | None) -> None:
     lease = Lease()
     size, width = w_h.shape
     packed = lease.tensor(w_h.dtype, width * _padded(size))
     tokens, source, b_h, h, c, gates, extra, d_outputs, d_h, d_c = map(_pointer, parts)
-    call = SequenceCall(w_h.dtype == torch.float64, CELLS.index(form.cell), ACTIVATIONS.index(form.activation), form.reset == "after",
+    call = SequenceCall(_element(w_h.dtype, low), CELLS.index(form.cell), ACTIVATIONS.index(form.activation), form.reset == "after",
                         backward, torch.get_num_threads(), outputs.shape[0], outputs.shape[1], size, *steps, tokens, source,
                         w_h.data_ptr(), b_h, h, c, outputs.data_ptr(), gates, extra, d_outputs, d_h, d_c, packed.data_ptr())
     failed = _library.charrnn_sequence(call)
@@ -125,14 +143,14 @@ def _walk(form: Form, backward: bool, w_h: Tensor, outputs: Tensor, steps: tuple
 
 
 def forward(form: Form, source: Tensor, tokens: Tensor | None, w_h: Tensor, b_h: Tensor | None, state: tuple[Tensor, ...],
-            outputs: Tensor, gates: Tensor | None, extra: Tensor | None) -> tuple[Tensor, ...]:
+            outputs: Tensor, gates: Tensor | None, extra: Tensor | None, *, low: bool = False) -> tuple[Tensor, ...]:
     """Fills outputs, and gates and extra where given; returns the final state. `source` may be `gates` itself."""
     steps = [0 if part is None else part.stride(0) for part in (gates, extra)]
     if form.cell != "rnn":  # what only backward would need has one step's worth of memory
         gates = w_h.new_empty(outputs.shape[1], w_h.shape[1]) if gates is None else gates
         extra = torch.empty_like(state[0]) if extra is None else extra
     c = state[1] if form.cell == "lstm" else None
-    _walk(form, False, w_h, outputs, (steps[0], steps[1]), tokens, source, b_h, state[0], c, gates, extra, None, None, None)
+    _walk(form, False, low, w_h, outputs, (steps[0], steps[1]), tokens, source, b_h, state[0], c, gates, extra, None, None, None)
     if form.cell != "lstm":
         return (outputs[-1].clone(),)
     assert extra is not None
@@ -140,9 +158,14 @@ def forward(form: Form, source: Tensor, tokens: Tensor | None, w_h: Tensor, b_h:
 
 
 def backward(form: Form, gates: Tensor, extra: Tensor | None, w_h: Tensor, state: tuple[Tensor, ...], outputs: Tensor,
-             d_outputs: Tensor | None, d_final: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+             d_outputs: Tensor | None, d_final: tuple[Tensor | None, ...], *, low: bool = False) -> tuple[Tensor, ...]:
     """Turns gates (and extra of a gru that resets after) into gradients; returns those of the initial state."""
     d_state = [torch.zeros_like(state[0]) if part is None else part.clone(memory_format=torch.contiguous_format) for part in d_final]
     d_c, c = (d_state[1], state[1]) if form.cell == "lstm" else (None, None)
-    _walk(form, True, w_h, outputs, (0, 0), None, None, None, state[0], c, gates, extra, d_outputs, d_state[0], d_c)
+    _walk(form, True, low, w_h, outputs, (0, 0), None, None, None, state[0], c, gates, extra, d_outputs, d_state[0], d_c)
     return tuple(d_state)
+
+
+LOW = SimpleNamespace(  # in this module's place: the same functions, `low` where they multiply
+    **{function.__name__: functools.partial(function, low=True) for function in (product, product_nt, product_tn, forward, backward)},
+    scatter=scatter, column_sum=column_sum, softmax_=softmax_)

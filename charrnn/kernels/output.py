@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ class Linear(torch.autograd.Function):
     """forward(work, x (M, K), w (K, N), b (N) or None) -> x @ w + b"""
 
     @staticmethod
-    def forward(ctx: Any, work: ModuleType, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    def forward(ctx: Any, work: Any, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         ctx.work = work
         ctx.save_for_backward(x, w)
         result: Tensor = work.product(x, w, b)
@@ -41,7 +40,7 @@ class OutputLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, work: ModuleType, gradient: bool, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, work: Any, gradient: bool, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor:
         rows, total = max(1, min(len(hidden), CHUNK // w.shape[1])), 0.0
         d_hidden, d_w, d_b = (torch.empty_like(hidden), torch.zeros_like(w), torch.zeros_like(b)) if gradient else (None, None, None)
         lease = Lease()

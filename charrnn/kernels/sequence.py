@@ -6,7 +6,6 @@ gradient is one product over all T·B rows. `work` is the module that computes: 
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from charrnn.kernels.form import Form
 Gradients = tuple[Any, ...]
 
 
-def run(form: Form, work: ModuleType, source: Tensor, tokens: Tensor | None, w_x: Tensor | None, b_x: Tensor | None,
+def run(form: Form, work: Any, source: Tensor, tokens: Tensor | None, w_x: Tensor | None, b_x: Tensor | None,
         w_h: Tensor, b_h: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The layer, through autograd only where a gradient may be asked for. Arguments as `kernels.recur` takes them."""
     parts = [source, w_x, b_x, w_h, b_h, *state]
@@ -32,7 +31,7 @@ def run(form: Form, work: ModuleType, source: Tensor, tokens: Tensor | None, w_x
     return outputs, final
 
 
-def compute(form: Form, work: ModuleType, tokens: Tensor | None, source: Tensor, w_x: Tensor | None, b_x: Tensor | None,
+def compute(form: Form, work: Any, tokens: Tensor | None, source: Tensor, w_x: Tensor | None, b_x: Tensor | None,
             w_h: Tensor, b_h: Tensor | None, state: tuple[Tensor, ...], lease: Lease, *,
             keep: bool) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None]:
     """Outputs, final state, and where `keep` the gates and extra of the modules' heads, out of `lease`."""
@@ -56,7 +55,7 @@ class Sequence(torch.autograd.Function):
     """forward(form, work, tokens, source, w_x, b_x, w_h, b_h, *state) -> outputs, *final state."""
 
     @staticmethod
-    def forward(ctx: Any, form: Form, work: ModuleType, tokens: Tensor | None, source: Tensor, w_x: Tensor | None,
+    def forward(ctx: Any, form: Form, work: Any, tokens: Tensor | None, source: Tensor, w_x: Tensor | None,
                 b_x: Tensor | None, w_h: Tensor, b_h: Tensor | None, *state: Tensor) -> tuple[Tensor, ...]:
         lease = Lease()
         outputs, final, gates, extra = compute(form, work, tokens, source, w_x, b_x, w_h, b_h, state, lease, keep=True)
@@ -100,7 +99,7 @@ class Sequence(torch.autograd.Function):
         return None, None, None, d_source, d_wx, d_bx, d_wh, d_bh, *d_state
 
 
-def recurrent_gradient(form: Form, work: ModuleType, gates: Tensor, extra: Tensor | None, start: Tensor, outputs: Tensor) -> Tensor:
+def recurrent_gradient(form: Form, work: Any, gates: Tensor, extra: Tensor | None, start: Tensor, outputs: Tensor) -> Tensor:
     """Σ_t H_{t−1}ᵀ · the gradient of its product (H, G·H), without a copy of H_0..H_{T−1}."""
     size, width = outputs.shape[2], gates.shape[2]
 
