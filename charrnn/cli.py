@@ -384,8 +384,6 @@ def inspect(run: RunArgument, *,
     if views and text is None and not gradients:
         raise UsageError(f"{views[0]} needs a text to look at: give --text")
     model = checkpoint.load(run)
-    if model.config.bidirectional and (gradients or text is not None):
-        raise UsageError(f"{run}: a model that reads both ways: only its contents can be shown; look inside one that reads one way")
     read = None if text is None else known(_prompt(text, "--text"), model.tokenizer, "--text")
     found: Any
     show: Callable[[Any], None]

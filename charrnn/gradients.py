@@ -17,6 +17,7 @@ from charrnn.errors import DataError
 from charrnn.model import Layer, Model
 from charrnn.runtime import Runtime
 from charrnn.sampling import draw, softmax
+from charrnn.trace import refuse_both_ways
 
 REACH = 256  # steps back, at most
 ROWS = 16  # places in the text that are averaged over
@@ -67,6 +68,7 @@ def reaching(run: Run, tokens: NDArray[np.int64]) -> dict[str, Any]:
     `shares` of that at k = 0. Clipping scales the whole gradient of an update; `clipped` are the norms times that factor, `scale`,
     for an update on these tokens, whose gradient has the norm `gradient_norm`.
     """
+    refuse_both_ways(run)
     model = Model(run.config).double()
     model.load(run.weights)
     start = np.full((1, tokens.shape[1]), run.config.vocabulary)

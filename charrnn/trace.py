@@ -100,8 +100,16 @@ class Reading:
         return {"run": str(self.run.path), "nats": float(self.nats.sum()), "tokens": tokens}
 
 
+def refuse_both_ways(run: Run) -> None:
+    """UsageError for a model whose prediction hangs on what has not been read yet."""
+    if run.config.bidirectional:
+        raise UsageError(f"{run.path}: this model reads both ways: `charrnn inspect` shows what is in it, not how it reads; look into one "
+                         "that reads one way")
+
+
 def read(run: Run, text: str, *, alternatives: int = 0) -> Reading:
-    """Read a text from the zero state, one token at a time. DataError for an empty one."""
+    """Read a text from the zero state, one token at a time. DataError for an empty one; UsageError where the model reads both ways."""
+    refuse_both_ways(run)
     tokenizer, runtime = run.tokenizer, Runtime(run.config, run.weights)
     ids = tokenizer.encode(text)
     if not len(ids):
