@@ -11,10 +11,7 @@ fixed place, and is taken over the file with zeros in that place.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,68 +20,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as unpack
-from safetensors.numpy import save as pack
 
 from charrnn.config import ModelConfig, TrainingConfig
+from charrnn.container import Tensors as Tensors
+from charrnn.container import read as read
+from charrnn.container import sealed as sealed
 from charrnn.disk import write_whole
 from charrnn.errors import CheckpointError
+from charrnn.fingerprint import KEPT
 from charrnn.tokenizer import Tokenizer
 
-FORMAT = 1
 MODEL, RESUME, METRICS, SAMPLES = "model.safetensors", "resume.safetensors", "metrics.jsonl", "samples.jsonl"
 PREVIOUS = "resume.previous.safetensors"
-LARGEST = 16 << 30
-_ZEROS = b"0" * 64
-_LEAD = b'{"__metadata__":{"charrnn":"{\\"sha256\\":\\"'
-_DIGEST = slice(8 + len(_LEAD), 8 + len(_LEAD) + 64)
-
-Tensors = Mapping[str, NDArray[Any]]
-
-
-def packed(tensors: Tensors, about: Mapping[str, Any]) -> bytes:
-    """A file's bytes: tensors and what is to be known about them. The same content gives the same bytes."""
-    rest = json.dumps({"format": FORMAT, **about}, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    data = bytearray(pack(dict(tensors), {"charrnn": '{"sha256":"' + "0" * 64 + '",' + rest[1:]}))
-    if not data[8:].startswith(_LEAD + _ZEROS):
-        raise AssertionError("safetensors has changed the order of its header")
-    data[_DIGEST] = hashlib.sha256(data).hexdigest().encode()
-    return bytes(data)
 
 
 def write(path: Path, tensors: Tensors, about: Mapping[str, Any], previous: Path | None = None) -> None:
-    """Write such a file, the old one kept as `previous`. StorageError."""
-    write_whole(path, packed(tensors, about), previous)
-
-
-def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The tensors of a file and what is known about them, after its digest and version have been checked. CheckpointError."""
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > LARGEST:
-                raise CheckpointError(f"{path}: larger than any run")
-            data = bytearray(file.read(LARGEST))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; is it the folder of a run?") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    if not data[8:].startswith(_LEAD):
-        raise CheckpointError(f"{path}: not a file that charrnn wrote")
-    digest, data[_DIGEST] = bytes(data[_DIGEST]), _ZEROS
-    if hashlib.sha256(data).hexdigest().encode() != digest:
-        raise CheckpointError(f"{path}: damaged (its SHA-256 does not fit); restore it from a copy, or train again")
-    try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        about = json.loads(header["__metadata__"]["charrnn"])
-        version = about["format"]
-        if type(version) is int and version > FORMAT:
-            raise CheckpointError(f"{path}: written by a newer charrnn (format {version}, this one reads {FORMAT}); upgrade charrnn")
-        if version != FORMAT:
-            raise CheckpointError(f"{path}: of no format that charrnn knows: {version!r}")
-        return unpack(bytes(data)), about
-    except (ValueError, KeyError, TypeError, SafetensorError, RecursionError):
-        raise CheckpointError(f"{path}: not a file that charrnn wrote") from None
+    """Write tensors and what is to be known about them, the old file kept as `previous`. StorageError."""
+    write_whole(path, sealed(tensors, about), previous)
 
 
 def newest_state(run: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any], str]:
@@ -132,14 +84,15 @@ def save_model(run: Run) -> None:
 def model_file(run: str | Path) -> Path:
     """The file of a run that is named by its folder or by the file itself. CheckpointError where there is none."""
     path = Path(run)
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such run; `charrnn train` makes one")
-    if path.is_dir():
-        if not (path / MODEL).is_file():
-            raise CheckpointError(f"{path}: not a run: there is no {MODEL} in it")
-        return path / MODEL
-    if not path.is_file():
-        raise CheckpointError(f"{path}: not a file")
+    try:
+        if not path.exists():
+            raise CheckpointError(f"{path}: no such run; `charrnn train` makes one")
+        if path.is_dir():
+            if not (path / MODEL).is_file():
+                raise CheckpointError(f"{path}: not a run: there is no {MODEL} in it")
+            return path / MODEL
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return path
 
 
@@ -148,32 +101,74 @@ def load(run: str | Path) -> Run:
     path = model_file(run)
     tensors, about = read(path)
     try:
-        if about["kind"] != "model":
-            raise CheckpointError(f"it holds no model but a {about['kind']} state; give the run's folder instead")
-        config = ModelConfig.from_json(about["model"])
-        tokenizer = Tokenizer.from_bytes(about["tokenizer"], tensors["tokenizer"].tobytes())
-        if tokenizer.size != config.vocabulary:
-            raise CheckpointError(f"its tokenizer has {tokenizer.size} tokens, its model {config.vocabulary}")
-        check_tensors(tensors, {f"weights.{name}": shape for name, shape in config.shapes().items()}, "weights.", np.float32)
-        unigram = tensors["unigram"]
-        if unigram.shape != (config.vocabulary,) or unigram.dtype != np.int64:
-            raise CheckpointError("its token counts do not fit its vocabulary")
-        if not re.fullmatch(r"\d{1,20}", about["fingerprint_below"]) or tensors["fingerprint"].dtype != np.uint64:
-            raise CheckpointError("its fingerprint is not valid")
-        return Run(Path(run), config, TrainingConfig.from_json(about["training"]), tokenizer,
-                   {name: tensors[f"weights.{name}"] for name in config.shapes()}, unigram,
-                   (tensors["fingerprint"], int(about["fingerprint_below"])), dict(about["text"]), dict(about["metrics"]))
+        return _run(Path(run), tensors, about)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: incomplete: {error}") from None
+
+
+def _run(path: Path, tensors: Tensors, about: dict[str, Any]) -> Run:
+    """A run of what is in its file."""
+    if about["kind"] != "model":
+        raise CheckpointError(f"it holds no model but a {str(about['kind'])[:20]} state; give the run's folder instead")
+    if wrong := set(about) ^ {"sha256", "format", "kind", "model", "training", "tokenizer", "text", "metrics", "fingerprint_below"}:
+        raise CheckpointError(f"missing or unknown fields: {', '.join(sorted(wrong)[:4])[:80]}")
+    config = ModelConfig.from_json(about["model"])
+    shapes = config.shapes()
+    others = {"tokenizer", "unigram", "fingerprint"}
+    if wrong := {name for name in tensors if not name.startswith("weights.")} ^ others:
+        raise CheckpointError(f"missing or unknown tensors: {', '.join(sorted(wrong)[:4])[:80]}")
+    check_tensors(tensors, {f"weights.{name}": shape for name, shape in shapes.items()}, "weights.", np.float32)
+    unigram, hashes, payload = tensors["unigram"], tensors["fingerprint"], tensors["tokenizer"]
+    if payload.dtype != np.uint8 or payload.ndim != 1:
+        raise CheckpointError("its tokenizer is not bytes")
+    tokenizer = Tokenizer.from_bytes(about["tokenizer"], payload.tobytes())
+    if tokenizer.size != config.vocabulary:
+        raise CheckpointError(f"its tokenizer has {tokenizer.size} tokens, its model {config.vocabulary}")
+    if unigram.shape != (config.vocabulary,) or unigram.dtype != np.int64 or unigram.min() < 0 or unigram.max() >= 2**40:
+        raise CheckpointError("its token counts do not fit its vocabulary")
+    if (not re.fullmatch(r"[1-9][0-9]{0,19}", about["fingerprint_below"]) or hashes.dtype != np.uint64 or hashes.ndim != 1
+            or len(hashes) > KEPT or (hashes[1:] <= hashes[:-1]).any()):
+        raise CheckpointError("its fingerprint is not valid")
+    return Run(path, config, TrainingConfig.from_json(about["training"]), tokenizer, {name: tensors[f"weights.{name}"] for name in shapes},
+               unigram, (hashes, int(about["fingerprint_below"])), _text(about["text"]), _metrics(about["metrics"]))
+
+
+def _text(text: Any) -> dict[str, Any]:
+    """What is known of the text, checked."""
+    counts = {f"{part}_{what}" for part in ("training", "validation") for what in ("tokens", "characters")} | {"characters"}
+    if not isinstance(text, dict) or set(text) != counts | {"name", "digest", "held_out"} or type(text["held_out"]) is not bool or (
+            not isinstance(text["name"], str) or not re.fullmatch(r"\w[\w.-]{0,47}", text["name"])  # it may become part of a path
+            or not isinstance(text["digest"], str) or not re.fullmatch("[0-9a-f]{64}", text["digest"])
+            or any(type(text[name]) is not int or not 0 <= text[name] < 2**40 for name in counts)
+            or text["characters"] < 1 or text["validation_characters"] > text["characters"]):
+        raise CheckpointError("what it says of its text is not valid")
+    return text
+
+
+def _metrics(metrics: Any) -> dict[str, Any]:
+    """The figures of a model, checked."""
+    if not isinstance(metrics, dict) or not {"step", "curve", "plan"} <= set(metrics) or not isinstance(metrics["plan"], dict) or any(
+            type(value) not in (int, float) for name, value in metrics.items() if name not in ("curve", "plan")):
+        raise CheckpointError("its figures are not valid")
+    check_curve(metrics["curve"])
+    return metrics
+
+
+def check_curve(curve: Any) -> None:
+    """CheckpointError unless `curve` lists (step, training, validation), the losses in nats per character."""
+    if not isinstance(curve, list) or not all(
+            isinstance(point, list) and len(point) == 3 and type(point[0]) is int and 0 <= point[0] <= 10**12
+            and all(type(loss) in (int, float) and abs(loss) < 1e12 for loss in point[1:]) for point in curve):
+        raise CheckpointError("its curve is not valid")
 
 
 def check_tensors(tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], prefix: str, dtype: type) -> None:
     """Exact names below `prefix`, exact shapes and types, finite values. CheckpointError."""
     names = {name for name in tensors if name.startswith(prefix)}
     if names != set(shapes):
-        raise CheckpointError(f"missing or unknown tensors: {sorted(names ^ set(shapes))[:4]}")
+        raise CheckpointError(f"missing or unknown tensors: {', '.join(sorted(names ^ set(shapes))[:4])[:80]}")
     for name, shape in shapes.items():
         tensor = tensors[name]
         if tensor.shape != shape or tensor.dtype != dtype:

@@ -9,6 +9,7 @@ import json as jsons
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
@@ -489,6 +490,7 @@ def main() -> NoReturn:
     from charrnn import screen
 
     code: int
+    warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of weights that overflow: what follows from them is refused
     try:
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed before the start

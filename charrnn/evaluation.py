@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charrnn.checkpoint import Run
 from charrnn.corpus import Fingerprint
-from charrnn.errors import DataError
+from charrnn.errors import CheckpointError, DataError
 from charrnn.kernels import summed_nats
 from charrnn.metrics import Score
 from charrnn.model import Model, State
@@ -137,6 +137,8 @@ def evaluate(run: Run, text: Text, *, device: str = "cpu") -> dict[str, Any]:
     model = Model(run.config).to(device)
     model.load(run.weights)
     result = Score(score(model, Held(ids)) + paid, len(ids), text.characters, text.bytes)
+    if math.isnan(result.nats):
+        raise CheckpointError(f"{run.path}: the model's weights overflow: it was not trained, or was changed since")
     seen = Fingerprint(*run.fingerprint).overlap(text.pieces())
     if text.digest == run.text["digest"]:
         seen = 1.0 - (run.text["validation_characters"] / run.text["characters"] if run.text["held_out"] else 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from charrnn import machine
 from charrnn.config import SamplingConfig
-from charrnn.errors import UsageError
+from charrnn.errors import CheckpointError, UsageError
 from charrnn.runtime import Rows, Runtime
 from charrnn.stepper import Stepper, library
 
@@ -180,6 +181,8 @@ def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Ite
         if config.repetition_penalty != 1:
             recent = np.concatenate([recent, drawn[:, None]], axis=1)[:, -RECENT:]
         for (row, writer), token, nats in zip(live, drawn.tolist(), paid.tolist()):
+            if math.isnan(nats):
+                raise CheckpointError(f"{run.path}: the model's weights overflow: it was not trained, or was changed since")
             writer.tokens += 1
             writer.nats += nats
             text = writer.feed(token)

@@ -144,7 +144,7 @@ class Session:
 
     def model(self) -> bytes:
         """The content of the model file: the best model so far."""
-        return checkpoint.packed(*checkpoint.model_tensors(self.run_with(self.trainer.best)))
+        return checkpoint.sealed(*checkpoint.model_tensors(self.run_with(self.trainer.best)))
 
     def metrics(self) -> bytes:
         """The content of metrics.jsonl."""

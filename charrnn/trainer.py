@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from charrnn import checkpoint, machine, optim
 from charrnn.batches import Batches, Window
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus, Part, Store
-from charrnn.errors import TrainingError
+from charrnn.errors import CheckpointError, TrainingError
 from charrnn.evaluation import score
 from charrnn.kernels import bfloat16, cudnn, summed_nats
 from charrnn.metrics import Score
@@ -85,6 +87,32 @@ class Progress:
     in_a_row: int = 0  # updates skipped since the last one that was made: their loss or gradient was not finite
     retreats: int = 0  # times that the run went back to its best weights
 
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """The reverse of dataclasses.asdict. A file is not trusted: CheckpointError for a missing, unknown or impossible value."""
+        kinds: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "dict[str, Any]": dict}
+        fields = {field.name: kinds.get(str(field.type), list) for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != set(fields):
+            raise CheckpointError("its progress has missing or unknown values")
+        for name, kind in fields.items():
+            value = values[name]
+            number = kind in (int, float)
+            if type(value) not in ((int, float) if kind is float else (kind,)) or (number and not 0 <= value < 1e15):
+                raise CheckpointError(f"its progress is not valid: {name} is {str(value)[:40]}")
+        plans, before = [_of_types(plan, (int, float, int), "plans") for plan in values["plans"]], -1
+        for at, way, steps in plans:
+            if not before < at < steps <= 10**9 or not 0 <= way < 1:
+                raise CheckpointError("its progress is not valid: its plans do not follow each other")
+            before = at
+        if not plans or plans[0][:2] != (0, 0.0) or not before <= values["step"] <= plans[-1][2]:
+            raise CheckpointError("its progress is not valid: its step is not within its plans")
+        checkpoint.check_curve(values["curve"])
+        if not re.fullmatch("[a-z ]{0,20}", values["done"]):
+            raise CheckpointError("its progress is not valid: it is not done in a way that is known")
+        if any(type(value) not in (int, float) for value in values["best"].values()):
+            raise CheckpointError("its progress is not valid: its best figures are not numbers")
+        return cls(**values | {"plans": plans, "curve": [tuple(point) for point in values["curve"]]})
+
     @property
     def steps(self) -> int:
         """The step at which the run ends, as last planned."""
@@ -99,6 +127,13 @@ class Progress:
         """End at `steps` instead."""
         at, way, before = self.plans[-1]
         self.plans.append((self.step, way + (1 - way) * (self.step - at) / (before - at), steps))
+
+
+def _of_types(item: Any, kinds: tuple[type, ...], name: str) -> tuple[Any, ...]:
+    """A list from JSON as a tuple; CheckpointError unless it has these types."""
+    if not isinstance(item, list) or len(item) != len(kinds) or any(type(value) is not kind for value, kind in zip(item, kinds)):
+        raise CheckpointError(f"its progress is not valid: {name} has {str(item)[:40]}")
+    return tuple(item)
 
 
 class Trainer:
@@ -212,6 +247,8 @@ class Trainer:
 
     def restore(self, tensors: checkpoint.Tensors) -> None:
         """The reverse. CheckpointError when they do not fit this model."""
+        if wrong := {name for name in tensors if not name.startswith(("weights.", "optimizer.", "state.", "best."))} ^ {"generator"}:
+            raise CheckpointError(f"missing or unknown tensors: {', '.join(sorted(wrong)[:4])[:80]}")
         shapes = self.model.config.shapes()
         expected = {f"weights.{name}": shape for name, shape in shapes.items()}
         checkpoint.check_tensors(tensors, expected, "weights.", np.float32)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from charrnn import checkpoint, machine, reasons
@@ -131,9 +132,16 @@ def resumed(corpus: Corpus, config: TrainingConfig, run: Path, where: torch.devi
             raise CheckpointError("its tokenizer is another one")
         if dataclasses.replace(config, device=recorded.device, threads=recorded.threads) != recorded:
             raise UsageError("--resume: the settings are not those of the run")
-        trainer = Trainer(corpus, recorded, ModelConfig.from_json(about["model"]), Plan.from_json(about["plan"]), where)
-        lists = {name: [tuple(item) for item in about["progress"][name]] for name in ("plans", "curve")}
-        trainer.progress = Progress(**{**about["progress"], **lists})
+        model, plan = ModelConfig.from_json(about["model"]), Plan.from_json(about["plan"])
+        if model.vocabulary != corpus.tokenizer.size:
+            raise CheckpointError(f"its model has {model.vocabulary} tokens, the text {corpus.tokenizer.size}")
+        if plan.batch * plan.window > corpus.training.tokens:
+            raise CheckpointError("its batch is larger than the text")
+        progress = Progress.from_json(about["progress"])
+        weights = {f"weights.{name}": shape for name, shape in model.shapes().items()}
+        checkpoint.check_tensors(tensors, weights, "weights.", np.float32)  # before a model of that size is made
+        trainer = Trainer(corpus, recorded, model, plan, where)
+        trainer.progress = progress
         trainer.restore(tensors)
         if warning:
             notes.append(warning)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 LISTED = """
     errors visible disk interrupt cells config
     tokens word pieces unigram subword tokenizer text fingerprint store corpus batches fetch
-    machine packing runtime stepper checkpoint gaps sampling filling settings inspection trace units novelty
+    machine packing runtime stepper container checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics recipe reasons optim evaluation dynamic gradients transfer advice events trainer planning session training
     comparison recall api

@@ -19,7 +19,8 @@ def make_run(folder):
     config = ModelConfig(cell="gru", layers=2, hidden=3, embedding=2, vocabulary=tokenizer.size, gru_reset="after")
     rng = np.random.default_rng(0)
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in config.shapes().items()}
-    text = {"name": "x", "digest": "0" * 64, "characters": 12, "held_out": False}
+    text = {"name": "x", "digest": "0" * 64, "characters": 12, "held_out": False, "training_tokens": 12, "training_characters": 12,
+            "validation_tokens": 12, "validation_characters": 12}
     return Run(folder, config, TrainingConfig(cell="gru"), tokenizer, weights, np.arange(tokenizer.size),
                (np.array([1, 2**63], np.uint64), 2**64), text, {"step": 3, "curve": [[1, 2.0, 3.0]], "plan": {}})
 
@@ -85,7 +86,8 @@ def rewritten(run, change):
     (lambda t, a: a["model"].update(hidden=4), "expected"),
     (lambda t, a: a["model"].update(hidden="3"), "--hidden"),
     (lambda t, a: a["model"].pop("cell"), "cell"),
-    (lambda t, a: a["model"].update(vocabulary=5), "tokenizer"),
+    (lambda t, a: a["model"].update(vocabulary=5), "expected"),
+    (lambda t, a: a["tokenizer"].update(characters="abc"), "tokenizer has 4 tokens"),
     (lambda t, a: a["tokenizer"].update(level="page"), "level"),
     (lambda t, a: a.pop("text"), "text"),
     (lambda t, a: t["weights.output.b"].__setitem__(0, np.nan), "finite"),

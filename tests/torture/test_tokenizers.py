@@ -5,7 +5,8 @@ import random
 import struct
 
 import pytest
-from conftest import VERSE, cases
+from conftest import VERSE, cases, found
+from hostile import mutated
 
 from charrnn import subword
 from charrnn.errors import CheckpointError
@@ -18,34 +19,6 @@ TEXT = VERSE * 12 + "me\u0323\u0302t \U0001f469\u200d\U0001f680 \u2581 don't\r\n
 @functools.cache
 def tokenizer(level):
     return build(level, lambda: [TEXT])
-
-
-def mutated(data, chance):
-    """Bytes changed as storage, transport and malice do: bits flipped, cut, swapped, doubled, zeroed, filled with noise."""
-    out, size = bytearray(data), len(data)
-    for _ in range(chance.choice([1, 1, 1, 2, 8])):
-        place = chance.randrange(size)
-        stop = min(size, place + chance.choice([1, 2, 4, 16, 200]))
-        kind = chance.randrange(7)
-        if kind == 0:
-            out[place] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            del out[place:stop]
-        elif kind == 2:
-            other = chance.randrange(size)
-            out[place:stop], out[other : other + stop - place] = out[other : other + stop - place], out[place:stop]
-        elif kind == 3:
-            out[place:place] = out[place:stop]
-        elif kind == 4:
-            out[place:stop] = bytes(stop - place)
-        elif kind == 5:
-            out[place:stop] = chance.randbytes(stop - place)
-        else:
-            del out[place:]
-        size = len(out)
-        if not size:
-            break
-    return bytes(out)
 
 
 def sound(known):
@@ -75,8 +48,8 @@ def test_mutated_models_of_subwords():
         valid += before != after
         assert known.model == model_of(after)
         sound(known)
-    print(f"\n{count} mutated models: with their digest all refused; with a new one {refused} refused, {valid} valid models with another "
-          f"score or piece, {same} the same pieces")
+    found(f"{count:,} mutated models of subwords: with their digest all refused; with a new one {refused:,} refused, {valid} valid models "
+          f"with another score or piece, {same} the same pieces")
     assert refused + same + valid == count and refused > count / 2
 
 
@@ -177,5 +150,5 @@ def test_mutated_vocabularies(level):
             continue
         valid += 1
         sound(known)
-    print(f"\n{refused + valid} mutated vocabularies of level {level}: {refused} refused, {valid} sound")
+    found(f"{refused + valid:,} mutated vocabularies of level {level}: {refused:,} refused, {valid:,} sound")
     assert refused
