@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect as inspect_module
-import json as jsons
 import os
 import signal
 import sys
@@ -29,6 +28,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on st
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="A run's folder, or its .safetensors file.")]
 Texts = Annotated[list[str], typer.Argument(metavar="TEXT", show_default=False,
                                             help="Files, folders (every .txt below them), or - for stdin.")]
+
+LONGEST_PROMPT = 4 << 20  # bytes
 
 
 def _version(show: bool) -> None:
@@ -137,9 +138,11 @@ def sample(run: RunArgument, *,
            novelty: Annotated[bool, typer.Option("--novelty", help="Say how much of it is copied from the training text.")] = False,
            dynamic: Annotated[bool, typer.Option("--dynamic", help="First let the model learn from the prompt, which may be a whole file: "
                                                  "it then writes more in its manner.")] = False,
+           raw: Annotated[bool, typer.Option("--raw", help="Let a terminal obey control characters in the text; by default it shows "
+                                             "them. A pipe always gets the text as it is.")] = False,
            json: Json = False, given: dict[str, Any]) -> None:
     """Write text with a trained model."""
-    from charrnn import checkpoint
+    from charrnn import checkpoint, screen
     from charrnn.sampling import generate
 
     config = SamplingConfig(**given)
@@ -149,7 +152,7 @@ def sample(run: RunArgument, *,
         model = learnt(model, prompt)
     texts = [""] * config.count
     ends: list[dict[str, Any]] = [{}] * config.count
-    write = Writer(sys.stdout)
+    write = Writer(sys.stdout, raw)
     if not json:
         write(prompt)
     for piece in generate(model, config, prompt):
@@ -160,15 +163,13 @@ def sample(run: RunArgument, *,
     copied = _copied(model, texts) if novelty else [{}] * len(texts)
     if json:
         for text, end, more in zip(texts, ends, copied):
-            print(jsons.dumps({"prompt": prompt, "text": text, **end, **more}, ensure_ascii=False))
+            screen.json_line({"prompt": prompt, "text": text, **end, **more})
         return
     write.end_line()
     for text in texts[1:]:
         write("\n" + prompt + text)
         write.end_line()
     if novelty:
-        from charrnn import screen
-
         for more in copied:
             screen.novelty_line(more)
 
@@ -219,16 +220,16 @@ def learnt(model: Any, prompt: str) -> Any:
 
 
 class Writer:
-    """Text to stdout as it comes. On a terminal, control characters that a model may have learnt are shown, not obeyed."""
+    """Text to stdout as it comes. On a terminal, control characters that a model may have learnt are shown, not obeyed, unless `raw`."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.terminal, self.last = stream, stream.isatty(), "\n"
+    def __init__(self, stream: TextIO, raw: bool = False) -> None:
+        self.stream, self.shown, self.last = stream, stream.isatty() and not raw, "\n"
 
     def __call__(self, text: str) -> None:
         from charrnn.visible import visible
 
         self.last = text[-1:] or self.last
-        self.stream.write(visible(text) if self.terminal else text)
+        self.stream.write(visible(text) if self.shown else text)
         self.stream.flush()
 
     def end_line(self) -> None:
@@ -238,10 +239,14 @@ class Writer:
 
 
 def _prompt(given: str, option: str = "--prompt") -> str:
-    """A text of the command line, read from stdin where it is -. DataError when that is not UTF-8."""
+    """A text of the command line, read from stdin where it is -. DataError when that is not UTF-8, or does not end."""
     if given != "-":
         return given
-    data = sys.stdin.buffer.read()
+    if sys.stdin is None:
+        raise DataError(f"stdin: closed: there is no {option} to read")
+    data = sys.stdin.buffer.read(LONGEST_PROMPT + 1)
+    if len(data) > LONGEST_PROMPT:
+        raise DataError(f"stdin: {option} is longer than {LONGEST_PROMPT:,} bytes; give its last part")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -359,7 +364,7 @@ def evaluate(run: RunArgument, texts: Texts, *,
         screen.warn(f"about {100 * seen:.0f} % of this text stands in the training text: these are not held-out figures")
     if json:
         del figures["references"]
-        print(jsons.dumps(figures, ensure_ascii=False))
+        screen.json_line(figures)
     else:
         screen.evaluation_table(figures)
 
@@ -417,7 +422,7 @@ def inspect(run: RunArgument, *,
         found = reading.as_json(values)
         show = lambda _: screen.coloured_text(reading, (reading.nats if values is None else values).tolist(), kind=kind, name=name)
     if json:
-        print(jsons.dumps(found, ensure_ascii=False))
+        screen.json_line(found)
     else:
         show(found)
 
@@ -477,7 +482,7 @@ def fetch(name: Annotated[str | None, typer.Argument(metavar="NAME", show_defaul
         return
     with screen.download(name) as progress:
         path = fetching.fetch(name, Path(to), mirror=Path(mirror) if mirror else None, progress=progress)
-    print(path)
+    Writer(sys.stdout)(f"{path}\n")
 
 
 def _quiet_pipe() -> None:
@@ -507,11 +512,6 @@ def main() -> NoReturn:
     except BrokenPipe:
         _quiet_pipe()
         code = 0
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        screen.error_line("there is not enough memory for this: try a smaller --hidden, --batch, --window or --count")
-        code = UsageError.exit_code
     except Stopped as error:
         screen.error_line(str(error))
         with contextlib.suppress(OSError):
@@ -520,4 +520,11 @@ def main() -> NoReturn:
     except OSError as error:
         screen.error_line(f"{error.filename or 'a file'}: {error.strerror or error}; check the disk")
         code = StorageError.exit_code
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch raises the latter
+            screen.error_line("there is not enough memory for this: try a smaller --hidden, --batch, --window or --count")
+            code = UsageError.exit_code
+        else:
+            screen.defect(error)
+            code = CharRNNError.exit_code
     sys.exit(code)

@@ -39,8 +39,7 @@ class JsonLines(View):
         self.stream = stream
 
     def __call__(self, event: Event) -> None:
-        line = json.dumps(_finite(event.as_json()), ensure_ascii=False, allow_nan=False)
-        write_line(self.stream or sys.stdout, escaped(line))
+        write_line(self.stream or sys.stdout, as_json(event.as_json()))
 
 
 class PlainLines(View):
@@ -195,6 +194,11 @@ def _losses(event: Evaluation | End) -> str:
     if event.bidirectional:
         return f"validation {nats} pseudo-nats/character, pseudo-perplexity {perplexity}"
     return f"validation {nats} nats/character = {bits} bits/character, perplexity {perplexity}"
+
+
+def as_json(value: object) -> str:
+    """One line of JSON: figures that are not finite as null, characters that split or hide lines escaped."""
+    return escaped(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

@@ -9,14 +9,14 @@ from typing import Any, TextIO
 
 from charrnn.events import Event
 from charrnn.heat import coloured_text, gradient_view, units_table
-from charrnn.lines import JsonLines, PlainLines, Progress, View, write_line
+from charrnn.lines import JsonLines, PlainLines, Progress, View, as_json, write_line
 from charrnn.tables import catalogue_table, download, evaluation_table, filling_table, inspect_view, plan_table
 from charrnn.versus import comparison_table, recall_table
 from charrnn.visible import count, duration, figure, on_one_line, size, visible
 
 __all__ = [
-    "Progress", "catalogue_table", "coloured_text", "comparison_table", "count", "dashboard_svg", "download", "duration",
-    "error_line", "evaluation_table", "figure", "filling_table", "gradient_view", "inspect_view", "note", "novelty_line",
+    "Progress", "catalogue_table", "coloured_text", "comparison_table", "count", "dashboard_svg", "defect", "download", "duration",
+    "error_line", "evaluation_table", "figure", "filling_table", "gradient_view", "inspect_view", "json_line", "note", "novelty_line",
     "plan_table", "recall_table", "size", "training_view", "units_table", "visible", "warn",
 ]  # fmt: skip
 
@@ -34,6 +34,20 @@ def note(message: object) -> None:
 def warn(message: object) -> None:
     """Likewise for what is worth knowing but stops nothing."""
     write_line(sys.stderr, f"charrnn: note: {on_one_line(str(message))}")
+
+
+def json_line(value: object) -> None:
+    """A value as one line of JSON on stdout: what is not finite as null, characters that split or hide lines as escapes."""
+    write_line(sys.stdout, as_json(value))
+
+
+def defect(error: BaseException) -> None:
+    """Where an error that nobody expected arose, on stderr, and what to do with it."""
+    import traceback
+
+    for line in "".join(traceback.format_exception(error)).split("\n"):
+        write_line(sys.stderr, visible(line))
+    error_line(f"this is a defect of charrnn's own ({type(error).__name__}): please report it with the lines above")
 
 
 def novelty_line(copied: Mapping[str, Any]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -55,9 +57,11 @@ class Source:
                 raise DataError(f"{self}: was changed while it was being read: start again")
             self.state = state
             offset = 0
-            while block := os.pread(fd, BLOCK, offset):
+            while block := os.pread(fd, min(BLOCK, status.st_size - offset), offset):
                 yield block
                 offset += len(block)
+            if os.pread(fd, 1, offset) or offset < status.st_size:  # it grows without end, or is made as it is read, as in /proc
+                raise DataError(f"{self}: has not the length that it is said to have: give a copy, or standard input, - < {self}")
         except OSError as error:
             raise DataError(f"{self}: cannot be read: {reason(error)}") from None
         finally:
@@ -124,7 +128,7 @@ class Text:
                 line = lines + error.object[: error.start].count(b"\n") + 1
                 raise DataError(self._complaint(source, head, offset, line, error.object[error.start])) from None
             except (UnicodeError, ValueError) as error:
-                raise DataError(f"{source}: cannot be read as {self.encoding}: {error}") from None
+                raise DataError(f"{source}: cannot be read as {self.encoding}: {' '.join(str(error).split())}") from None
             if fresh and piece:
                 fresh = False
                 if piece[0] == BOM:
@@ -176,6 +180,8 @@ def known_encoding(encoding: str) -> str:
         found = codecs.lookup(encoding)
         b"x".decode(encoding, "ignore")  # raises LookupError for codecs that are not for text
         codecs.getincrementaldecoder(encoding)
+        if found.name in ("punycode", "idna"):
+            raise LookupError  # for names of hosts, and not to be read in pieces
     except (LookupError, ValueError, UnicodeError):
         raise UsageError(f"--encoding {encoding}: not an encoding that Python knows; utf-8, utf-16, cp1252 and gb18030 "
                          f"are some") from None
@@ -216,7 +222,13 @@ def spooled() -> Source:
         raise DataError("standard input is closed: there is no text to read")
     try:
         with tempfile.TemporaryFile() as file:
+            most = shutil.disk_usage(tempfile.gettempdir()).free // 2
+            refuse_devices(stream)
             for block in read_all(stream):
+                most -= len(block)
+                if most < 0:
+                    raise DataError("standard input: does not end, or is longer than half of the space that is free in "
+                                    f"{tempfile.gettempdir()}: put it in a file, or name another folder in TMPDIR")
                 file.write(block)
             file.flush()
             fd = os.dup(file.fileno())
@@ -225,6 +237,14 @@ def spooled() -> Source:
     source = Source(None, fd)
     weakref.finalize(source, os.close, fd)
     return source
+
+
+def refuse_devices(stream: IO[bytes]) -> None:
+    """DataError where standard input is a device that never ends, such as /dev/zero; a terminal does."""
+    with contextlib.suppress(OSError, ValueError):
+        fd = stream.fileno()
+        if stat.S_ISCHR(os.fstat(fd).st_mode) and not os.isatty(fd):
+            raise DataError("standard input: a device, not a text")
 
 
 def read_all(stream: IO[bytes]) -> Iterator[bytes]:

@@ -31,8 +31,8 @@ OPTIONS = {
     "train": """--out --resume --init-from --dry-run --json --level --vocab-size --valid --encoding --errors --cell --layers --hidden
         --embedding --bidirectional --activation --gru-reset --dropout --time --steps --epochs --batch --window --lr --clip --seed --device
         --threads --precision""",
-    "sample": """--novelty --dynamic --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop --count
-        --seed""",
+    "sample": """--novelty --dynamic --raw --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop
+        --count --seed""",
     "fill": "--json --gap --length --count --width",
     "compare": "--recall --out --json --equal --steps --time --hidden --seed --threads",
     "evaluate": "--encoding --errors --device --threads --dynamic --json",
