@@ -201,7 +201,7 @@ def fill(run: RunArgument,
     found = candidates(model, known(_prompt(text, "the text"), model.tokenizer, "the text", mark=config.gap), config)
     if json:
         for one in found:
-            print(jsons.dumps(one.as_json(), ensure_ascii=False))
+            screen.json_line(one.as_json())
     else:
         screen.filling_table((one.pieces, one.log_probability, one.share) for one in found)
 

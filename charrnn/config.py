@@ -77,7 +77,7 @@ def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
         raise UsageError(f"{name} {value}: not known; choose from {', '.join(about['choices'])}")
     if kind in (int, float):
         low, high, above = about.get("low"), about.get("high"), about.get("above")
-        bad = not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high)
+        bad = (kind is float and not math.isfinite(value)) or (low is not None and value < low) or (high is not None and value > high)
         if bad or (above is not None and value <= above):
             least = f"more than {above:g}" if above is not None else f"at least {low:g}" if low is not None else ""
             most = f"at most {high:g}" if high is not None else ""
