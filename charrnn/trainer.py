@@ -97,7 +97,7 @@ class Progress:
         for name, kind in fields.items():
             value = values[name]
             number = kind in (int, float)
-            if type(value) not in ((int, float) if kind is float else (kind,)) or (number and not 0 <= value < 1e15):
+            if type(value) not in ((int, float) if kind is float else (kind,)) or (number and not 0 <= value < 1e300):
                 raise CheckpointError(f"its progress is not valid: {name} is {str(value)[:40]}")
         plans, before = [_of_types(plan, (int, float, int), "plans") for plan in values["plans"]], -1
         for at, way, steps in plans:
