@@ -127,7 +127,7 @@ def plan(texts: list[str], config: TrainingConfig, *, json: bool) -> None:
     for note in corpus.notes:
         screen.warn(note)
     if json:
-        print(jsons.dumps(found, ensure_ascii=False))
+        screen.json_line(found)
     else:
         screen.plan_table(found)
 
@@ -308,7 +308,7 @@ def compare(texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", sh
         for row in memory.recall(steps=config.steps, hidden=config.hidden, seed=config.seed):
             rows.append(row)
             if json:
-                print(jsons.dumps(row), flush=True)
+                screen.json_line(row)
             else:
                 screen.note(f"recall: {row['model']} done")
         if not json:
@@ -320,13 +320,12 @@ def compare(texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", sh
         for one in comparison.compare(corpus, config, Path(out or spare)):
             found[one.model] = one
             if json:
-                print(jsons.dumps(one.as_json(), ensure_ascii=False), flush=True)
+                screen.json_line(one.as_json())
             else:
                 screen.note(f"{one.model}: {one.parameters:,} parameters, {one.steps:,} steps in {one.seconds:.0f} s")
         said = comparison.claims(found)
         if json:
-            print(jsons.dumps({"claims": [{"claim": claim, "measured": measured, "holds": holds} for claim, measured, holds in said]},
-                              ensure_ascii=False))
+            screen.json_line({"claims": [{"claim": claim, "measured": measured, "holds": holds} for claim, measured, holds in said]})
         else:
             screen.comparison_table([dataclasses.asdict(one) for one in found.values()], said)
 
@@ -460,11 +459,11 @@ def report(run: RunArgument, *,
         from charrnn.plots import figure
 
         write_whole(Path(plot), figure(inner(model, told or own_text(model)[0]), reach, Path(plot)))
-        print(plot)
+        Writer(sys.stdout)(f"{plot}\n")
     if out or not plot:
         path = Path(out) if out else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")
         write_whole(path, page(model, told, gradients=reach).encode())
-        print(path)
+        Writer(sys.stdout)(f"{path}\n")
 
 
 @command
