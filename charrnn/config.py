@@ -162,6 +162,8 @@ class TrainingConfig(Config):
                              choices=("before", "after"), group=_MODEL)
     dropout: float | None = setting(None, "Share of each layer's output that is dropped while training. Default: by how often the "
                                     "text is read.", low=0, high=0.95, group=_MODEL)
+    weight_drop: float | None = setting(None, "Share of the recurrent weights that is dropped, others at each update. Default: by "
+                                        "how often the text is read; none with --dropout 0.", low=0, high=0.95, group=_MODEL, later=True)
 
     time: str | None = setting(None, "Train for this long, such as 90s, 3m, 1h30m. Default: 3m.", group=_LENGTH)
     steps: int | None = setting(None, "Train for this many updates.", low=1, high=10**9, group=_LENGTH)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,11 +51,13 @@ class Layer(nn.Module):
             if self.cell == "lstm":
                 self.b[hidden : 2 * hidden] = 1
 
-    def forward(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None,
+    def forward(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None, w_h: Tensor | None = None,
                 precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x (T, B, inputs) → (T, B, H). With tokens (T, B), x is the embedding (V+1, inputs) that they are looked up in; None: one-hot."""
-        if self.w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
-            return self.by_cudnn(x, state, tokens=tokens)
+        """x (T, B, inputs) → (T, B, H). With tokens (T, B), x is the embedding (V+1, inputs) that they are looked up in; None: one-hot.
+        `w_h`: recurrent weights to use in place of the layer's own."""
+        w_h = self.w_h if w_h is None else w_h
+        if w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
+            return self.by_cudnn(x, state, tokens=tokens, w_h=w_h)
         if tokens is not None and x is not None and tokens.numel() < len(x):  # fewer than a table would have rows
             x, tokens, w_x, b_x = functional.embedding(tokens, x), None, self.w_x, self.b
         elif tokens is not None:
@@ -62,17 +65,18 @@ class Layer(nn.Module):
         else:
             w_x, b_x = self.w_x, self.b
         assert x is not None
-        return recur(self.cell, x, self.w_h, self.b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, activation=self.activation,
+        return recur(self.cell, x, w_h, self.b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, activation=self.activation,
                      reset=self.reset, precision=precision)
 
-    def by_cudnn(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None,
+    def by_cudnn(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None, w_h: Tensor | None = None,
                  precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
         """The same as `forward` by torch's kernels, which on a GPU are cuDNN's; on the CPU they serve as a test of this path. They know
         one `precision`, that of the tensors."""
+        w_h = self.w_h if w_h is None else w_h
         if tokens is not None:
             x = functional.embedding(tokens, torch.eye(len(self.w_x), device=self.w_x.device, dtype=self.w_x.dtype) if x is None else x)
-        assert x is not None and self.w_h is not None
-        return cudnn.layer(self.cell, x, self.w_x, self.b, self.w_h, self.b_h, state, activation=self.activation)
+        assert x is not None and w_h is not None
+        return cudnn.layer(self.cell, x, self.w_x, self.b, w_h, self.b_h, state, activation=self.activation)
 
 
 class Model(nn.Module):
@@ -105,32 +109,35 @@ class Model(nn.Module):
         return tuple(tuple(one.new_zeros(rows, self.config.hidden) for _ in range(STATES[self.config.cell]))
                      for _ in range(self.config.layers))
 
-    def hidden(self, tokens: Tensor, state: State, *, dropout: float = 0.0, generator: torch.Generator | None = None,
-               backward: bool = False, precision: str = "float32") -> tuple[Tensor, State]:
+    def hidden(self, tokens: Tensor, state: State, *, dropout: float = 0.0, weight_drop: float = 0.0,
+               generator: torch.Generator | None = None, backward: bool = False, precision: str = "float32") -> tuple[Tensor, State]:
         """tokens (T, B) → the last layer's outputs (T, B, H) and the state after.
 
-        `dropout` is variational (Gal and Ghahramani 2016): a row's mask is the same at each of its T steps. `backward`: of the tower
+        `dropout` is variational (Gal and Ghahramani 2016): a row's mask is the same at each of its T steps. `weight_drop` drops
+        recurrent weights, the same for all rows and steps (Merity et al. 2018). `backward`: of the tower
         that reads backward, which is given its tokens in the order that it reads them in, the last one first. `precision` as in kernels.
         """
         new, outputs = [], tokens
         for number, layer in enumerate(self.back if backward else self.layers):
             source, ids = (outputs, None) if number else (self.embedding, tokens)
-            outputs, after = layer(source, state[number], tokens=ids, precision=precision)
+            assert isinstance(layer, Layer)
+            w_h = thinned(layer.w_h, layer.w_h.shape, weight_drop, generator) if weight_drop and layer.w_h is not None else None
+            outputs, after = layer(source, state[number], tokens=ids, w_h=w_h, precision=precision)
             if dropout:
-                keep = outputs.new_empty(outputs.shape[1:]).bernoulli_(1 - dropout, generator=generator)
-                outputs = outputs * (keep / (1 - dropout))
+                outputs = thinned(outputs, outputs.shape[1:], dropout, generator)
             new.append(after)
         return outputs, tuple(new)
 
-    def both(self, before: Tensor, after: Tensor, state: State, back: State, *, dropout: float = 0.0,
+    def both(self, before: Tensor, after: Tensor, state: State, back: State, *, dropout: float = 0.0, weight_drop: float = 0.0,
              generator: torch.Generator | None = None, precision: str = "float32") -> tuple[Tensor, State]:
         """What the output layer of a bidirectional model sees (T, B, 2H), and the forward state after.
 
         before (T, B): the token before each predicted one. after (T+A, B): the token after each, and A more that the backward tower is
         to read first. `back`: its state at the right end of `after`.
         """
-        forward, state = self.hidden(before, state, dropout=dropout, generator=generator, precision=precision)
-        backward, _ = self.hidden(after.flip(0), back, dropout=dropout, generator=generator, backward=True, precision=precision)
+        how: dict[str, Any] = {"dropout": dropout, "weight_drop": weight_drop, "generator": generator, "precision": precision}
+        forward, state = self.hidden(before, state, **how)
+        backward, _ = self.hidden(after.flip(0), back, backward=True, **how)
         return torch.cat([forward, backward.flip(0)[: len(forward)]], 2), state
 
     def forward(self, tokens: Tensor, state: State, after: Tensor | None = None) -> tuple[Tensor, State]:
@@ -151,6 +158,12 @@ class Model(nn.Module):
         with torch.no_grad():
             for name, value in self.named_parameters():
                 value.copy_(torch.from_numpy(weights[name]))
+
+
+def thinned(values: Tensor, mask: torch.Size, share: float, generator: torch.Generator | None) -> Tensor:
+    """The values with a share of them at zero and the rest larger for it. The mask, of a shape of its own, is repeated over the others."""
+    keep = values.new_empty(mask).bernoulli_(1 - share, generator=generator)
+    return values * (keep / (1 - share))
 
 
 def detached(state: State) -> State:

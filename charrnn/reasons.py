@@ -66,6 +66,7 @@ def choices(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int,
         ("lr", plan.lr, f"AdamW's peak, on embedding, output layer and biases: what {model.cell} bears at this width"),
         ("matrix_lr", plan.matrix_lr, f"Muon's peak, on the matrices: {recipe.MATRIX_LR:g} times as much"),
         ("dropout", plan.dropout, _dropout(plan, epochs, per_token, held_out)),
+        ("weight_drop", plan.weight_drop, "lets many passes go on teaching" if plan.weight_drop else "for texts that are read many times"),
         ("parameters", model.parameters(), f"{_short(per_token)} for each of the {_short(tokens)} tokens to learn from"),
         ("steps", plan.steps, _steps(config, plan, tokens, epochs)),
         ("evaluate_every", plan.evaluate_every,
@@ -127,7 +128,7 @@ def short(made: tuple[Choice, ...], ahead: Outlook | None = None) -> tuple[str, 
     """A plan in two lines, for the start of a run; with a third for what it takes, where that was measured."""
     by = {choice.name: choice for choice in made}
     lines = (f"batch {by['batch'].value} x window {by['window'].value}, rates {by['lr'].value:.2g} (AdamW) and {by['matrix_lr'].value:.2g} "
-             f"(Muon), dropout {by['dropout'].value:g}: {by['dropout'].reason}",
+             f"(Muon), dropout {by['dropout'].value:g}, of recurrent weights {by['weight_drop'].value:g}: {by['dropout'].reason}",
              f"hidden {by['hidden'].value}: {by['hidden'].reason}; steps {by['steps'].value:,}: {by['steps'].reason}")
     return lines if ahead is None else (*lines, f"expected: {duration(ahead.seconds)}, {size(ahead.memory)} of memory")
 

@@ -50,8 +50,8 @@ def lr(cell: str, hidden: int) -> float:
 
 
 def most_steps(tokens: int, rows: int, window: int) -> int:
-    """Past some 18 passes a text teaches nothing new; a tiny one needs a few hundred updates all the same."""
-    return max(18 * (tokens // rows) // window, 300)
+    """Past some 40 passes a text teaches nothing new; a tiny one needs a few hundred updates all the same."""
+    return max(40 * (tokens // rows) // window, 300)
 
 
 def threads(model: ModelConfig, rows: int, window: int, cores: int) -> int:
@@ -69,7 +69,12 @@ def precision(config: TrainingConfig, bfloat16: bool) -> str:
 def dropout(epochs: float, weights_per_token: float) -> float:
     """None while the text is new; a tenth more each time that it is read twice as often, or that the model is twice as large beside a
     text with fewer tokens than it has weights."""
-    return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0)), 0.0), 0.5), 3)
+    return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0)), 0.0), 0.4), 3)
+
+
+def weight_drop(epochs: float) -> float:
+    """None up to twelve passes, where it only slows the learning; with more of them it is what lets them go on teaching."""
+    return round(min(max(0.2 * math.log2(max(epochs, 1.0) / 12), 0.0), 0.3), 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,7 @@ class Plan(Config):
     lr: float = setting(1e-2, "", above=0)
     matrix_lr: float = setting(5e-2, "", above=0)
     dropout: float = setting(0.0, "", low=0, high=0.95)
+    weight_drop: float = setting(0.0, "", low=0, high=0.95, later=True)
     evaluate_every: int = setting(1, "", low=1)
     threads: int = setting(1, "", low=1)
     precision: str = setting("float32", "", choices=PRECISIONS, later=True)
@@ -132,9 +138,11 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     else:
         steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
         evaluations = max(1, min(25, steps * rows * window // scored))  # never more reading to score than to learn
-    dropped = dropout(steps / per_epoch, model.parameters() / tokens)
+    dropped = dropout(steps / per_epoch, model.parameters() / tokens) if held_out else 0.0
+    dropped = dropped if config.dropout is None else config.dropout
+    thinned = config.weight_drop if config.weight_drop is not None else weight_drop(steps / per_epoch) if dropped else 0.0
     rate = config.lr or lr(model.cell, model.hidden)
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
-        dropout=config.dropout if config.dropout is not None else dropped if held_out else 0.0,
+        dropout=dropped, weight_drop=0.0 if model.cell == "mlp" else thinned,
         evaluate_every=-(-steps // evaluations), threads=threads, precision=precision)

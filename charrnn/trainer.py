@@ -198,7 +198,8 @@ class Trainer:
     def _losses(self, window: Window) -> tuple[Tensor, Tensor, State]:
         """What a token costs in nats, what the gradient is taken of, and the state after."""
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in (window.inputs, window.targets))
-        how: dict[str, Any] = {"dropout": self.plan.dropout, "generator": self.generator, "precision": self.precision}
+        how: dict[str, Any] = {"dropout": self.plan.dropout, "weight_drop": self.plan.weight_drop,
+                               "generator": self.generator, "precision": self.precision}
         w, b, targets = self.model.output["w"], self.model.output["b"], targets.flatten()
         nats_of = functools.partial(summed_nats, precision=self.precision)
         if self.model.config.bidirectional:

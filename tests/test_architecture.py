@@ -29,8 +29,8 @@ TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "ker
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {
     "train": """--out --resume --init-from --dry-run --json --level --vocab-size --valid --encoding --errors --cell --layers --hidden
-        --embedding --bidirectional --activation --gru-reset --dropout --time --steps --epochs --batch --window --lr --clip --seed --device
-        --threads --precision""",
+        --embedding --bidirectional --activation --gru-reset --dropout --weight-drop --time --steps --epochs --batch --window --lr --clip
+        --seed --device --threads --precision""",
     "sample": """--novelty --dynamic --raw --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop
         --count --seed""",
     "fill": "--json --gap --length --count --width",

@@ -107,6 +107,21 @@ def test_dropout_keeps_one_mask_for_all_steps_of_a_row():
     torch.testing.assert_close(hidden[~dropped], kept[~dropped] / 0.6)
 
 
+@pytest.mark.parametrize("config", [config for config in SHAPES if config.cell != "mlp"],
+                         ids=lambda c: f"{c.cell}-{c.gru_reset}-{c.embedding}")
+def test_weight_drop_computes_with_the_weights_that_are_left(config):
+    """As if the dropped recurrent weights were zero and the rest larger; and those alone get a gradient."""
+    model, ids, share = Model(config, torch.Generator().manual_seed(5)).double(), tokens(config), 0.3
+    dropped, _ = model.hidden(ids, model.zero_state(B), weight_drop=share, generator=torch.Generator().manual_seed(0))
+    dropped.square().sum().backward()
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.layers:
+        keep = torch.empty_like(layer.w_h).bernoulli_(1 - share, generator=generator)
+        assert 0.5 < keep.mean() < 0.9 and not layer.w_h.grad[keep == 0].any() and layer.w_h.grad[keep == 1].any()
+        layer.w_h.data *= keep / (1 - share)
+    torch.testing.assert_close(model.hidden(ids, model.zero_state(B))[0], dropped)
+
+
 ON_GPU = [config for config in SHAPES if cudnn.serves(config.cell, config.activation, config.gru_reset)]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from charrnn import reasons, recipe
-from charrnn.config import ModelConfig, TrainingConfig
+from charrnn.config import ModelConfig, TrainingConfig, option_name
 from charrnn.model import Model
 from tests.test_cli import QUICK, charrnn, refused
 
@@ -32,7 +32,7 @@ def test_every_corner_has_a_plan_with_reasons_that_keeps_its_time(tokens, vocabu
     assert all(choice.reason and "nan" not in choice.reason for choice in choices.values())
     for name in ("layers", "hidden", "embedding", "cell"):
         assert choices[name].value == getattr(model, name)
-    for name in ("batch", "window", "lr", "matrix_lr", "dropout", "steps", "threads"):
+    for name in ("batch", "window", "lr", "matrix_lr", "dropout", "weight_drop", "steps", "threads"):
         assert choices[name].value == getattr(plan, name)
     lines = " ".join(reasons.short(tuple(choices.values()), ahead))
     assert f"hidden {model.hidden}" in lines and f"batch {plan.batch} x window {plan.window}" in lines and "expected" in lines
@@ -40,12 +40,13 @@ def test_every_corner_has_a_plan_with_reasons_that_keeps_its_time(tokens, vocabu
 
 @pytest.mark.parametrize("name, value, adapts", [
     ("hidden", 1024, {"lr", "parameters"}), ("layers", 3, {"parameters"}), ("embedding", 7, {"parameters"}), ("batch", 200, {"steps"}),
-    ("window", 16, {"steps"}), ("lr", 0.5, {"matrix_lr"}), ("dropout", 0.31, set()), ("cell", "rnn", {"lr", "parameters"}),
+    ("window", 16, {"steps"}), ("lr", 0.5, {"matrix_lr"}), ("dropout", 0.31, set()), ("weight_drop", 0.2, set()),
+    ("cell", "rnn", {"lr", "parameters"}),
     ("threads", 1, set())])
 def test_what_is_given_stays_and_the_rest_adapts(name, value, adapts):
     config = TrainingConfig(time="10h", **{name: value})
     plain, found = (made(one, 10**6)[2] for one in (TrainingConfig(time="10h"), config))
-    assert found[name].value == value and found[name].reason == f"given by --{name}"
+    assert found[name].value == value and found[name].reason == f"given by {option_name(name)}"
     changed = {key for key in found if found[key].value != plain[key].value} - {name, "evaluate_every", "dropout"}
     assert adapts <= changed
     assert not [choice for choice in plain.values() if "given" in choice.reason]

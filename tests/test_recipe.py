@@ -20,8 +20,16 @@ def test_more_time_and_more_text_give_a_wider_model():
 
 def test_dropout_comes_with_rereading_and_with_more_weights_than_tokens():
     assert recipe.dropout(0.5, 0.1) == recipe.dropout(2, 1) == 0
-    assert 0 < recipe.dropout(8, 1) < recipe.dropout(30, 1) <= recipe.dropout(10**6, 1) == 0.5
+    assert 0 < recipe.dropout(8, 1) < recipe.dropout(30, 1) <= recipe.dropout(10**6, 1) == 0.4
     assert recipe.dropout(8, 0.01) == recipe.dropout(8, 1) < recipe.dropout(8, 3)
+
+
+def test_recurrent_weights_are_dropped_where_a_text_is_read_often():
+    assert recipe.weight_drop(0.5) == recipe.weight_drop(12) == 0 < recipe.weight_drop(20) < recipe.weight_drop(40) == 0.3
+    drop = lambda epochs, **given: recipe.plan(TrainingConfig(epochs=epochs, **given), recipe.shape(TrainingConfig(**given), 10**5, 60),
+                                               10**5).weight_drop
+    assert drop(40.0) > 0 == drop(40.0, dropout=0.0) == drop(40.0, cell="mlp") == drop(4.0)
+    assert drop(4.0, weight_drop=0.2) == drop(4.0, weight_drop=0.2, dropout=0.0) == 0.2
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 30, 1000, 10**5, 10**8])
