@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -138,9 +137,9 @@ def signals(count, folder):
                 time.sleep(chance.uniform(0, trial.seconds))
                 sent = time.monotonic()
                 os.kill(pid, getattr(signal, number))
-                answered = None
-                while select.select([reading], [], [], 60)[0] and (said := os.read(reading, 65536)):
-                    answered = answered or time.monotonic() - sent
+                answered, said = None, b""
+                while piece := os.read(reading, 65536):
+                    answered, said = answered or time.monotonic() - sent, said + piece
                 os.close(reading)
                 code = wait(pid)
                 if code == 0:  # it had ended before
