@@ -28,19 +28,24 @@ from charrnn.model import Model, detached
 from charrnn.text import Text
 
 Progress = Callable[[int, int], None]  # tokens read so far, and in all
-RATES = {"lstm": 1e-3, "gru": 8e-4, "rnn": 6e-4, "mlp": 6e-4}
+RATES = {"lstm": 1e-3, "gru": 8e-4, "rnn": 6e-4, "mlp": 6e-4}  # of models up to 256 wide
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How the model learns as it reads; without a `rate`, at the one that suits its cell. `memory`: the share of the mean squares that a
-    segment leaves as they are; `pull`: the share of the way back to the trained weights that is gone after each."""
+    """How the model learns as it reads; without a `rate`, at the one that suits its cell and width. `memory`: the share of the mean
+    squares that a segment leaves as they are; `pull`: the share of the way back to the trained weights that is gone after each."""
 
     segment: int = 64
     rate: float | None = None
     memory: float = 0.99
     pull: float = 0.002
     clip: float = 1.0
+
+
+def rate(cell: str, hidden: int) -> float:
+    """Each step moves every weight about as far; the more of them act together, the shorter it must be."""
+    return RATES[cell] * min(1.0, 256 / hidden)
 
 
 class Reader:
@@ -50,8 +55,8 @@ class Reader:
         self.model, self.rule = model, rule or Rule()
         self.weights: list[torch.Tensor] = list(model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
-        rate = RATES[model.config.cell] if self.rule.rate is None else self.rule.rate
-        self.adam = torch.optim.Adam(self.weights, lr=rate, betas=(0.0, self.rule.memory), fused=True)
+        lr = rate(model.config.cell, model.config.hidden) if self.rule.rate is None else self.rule.rate
+        self.adam = torch.optim.Adam(self.weights, lr=lr, betas=(0.0, self.rule.memory), fused=True)
         self.state, self.last = model.zero_state(1), model.config.vocabulary
 
     def read(self, tokens: NDArray[np.integer]) -> float:

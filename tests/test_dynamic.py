@@ -10,7 +10,7 @@ import torch
 
 from charrnn import checkpoint, evaluation, lines
 from charrnn.config import ModelConfig
-from charrnn.dynamic import Reader, Rule, adapted, figures, score
+from charrnn.dynamic import Reader, Rule, adapted, figures, rate, score
 from charrnn.errors import UsageError
 from charrnn.evaluation import Held
 from charrnn.kernels import summed_nats
@@ -94,6 +94,12 @@ def test_a_pull_of_one_forgets_each_segment():
     assert score(model, Held(drawn(64)), rule) == pytest.approx(static, abs=1e-9)
     for name, value in model.weights().items():
         np.testing.assert_allclose(value, before[name], atol=1e-12)
+
+
+def test_wider_models_take_shorter_steps():
+    rates = [rate("lstm", hidden) for hidden in (64, 256, 384, 512, 1024)]
+    assert rates[0] == rates[1] == 4 * rates[4] and rates[1:] == sorted(rates[1:], reverse=True)
+    assert Reader(made("gru", 1, 0)).adam.param_groups[0]["lr"] == rate("gru", 6)
 
 
 def test_what_comes_again_becomes_cheap():
