@@ -51,10 +51,10 @@ def run(shape: Shape, path: Path = Path("random"), reset: str = "after", tokeniz
     made = ModelConfig(**{**config(shape, reset).as_json(), "vocabulary": tokenizer.size})
     rng = np.random.default_rng(1)
     weights = {name: (rng.standard_normal(size) / np.sqrt(shape.hidden)).astype(np.float32) for name, size in made.shapes().items()}
-    text = {"name": "none", "digest": "", "characters": 0, "held_out": False, "training_tokens": 0, "training_characters": 0,
-            "validation_tokens": 0, "validation_characters": 0}
+    text = {"name": "none", "digest": "0" * 64, "characters": 1, "held_out": False, "training_tokens": 1, "training_characters": 1,
+            "validation_tokens": 1, "validation_characters": 1}
     return Run(path, made, TrainingConfig(cell=shape.cell), tokenizer, weights, np.ones(tokenizer.size, np.int64),
-               (np.zeros(0, np.uint64), 0), text, {})
+               (np.zeros(0, np.uint64), 1), text, {"step": 0, "curve": [], "plan": {}})
 
 
 def write(model: Run, streams: int = 1, length: int = 10**9, seed: int = 0) -> Iterator[Any]:

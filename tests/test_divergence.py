@@ -62,7 +62,7 @@ def faulty(monkeypatch, place, value, at):
             hook.remove()
 
     monkeypatch.setattr(Trainer, "update", updated)
-    monkeypatch.setattr(module, "summed_nats", lambda *parts: summed(*parts) * (value if kind == "loss" and going[0] else 1))
+    monkeypatch.setattr(module, "summed_nats", lambda *parts, **how: summed(*parts, **how) * (value if kind == "loss" and going[0] else 1))
 
     def validated(self, stop=lambda: False):
         score = validate(self, stop)
@@ -106,7 +106,7 @@ def test_where_it_never_ends_the_run_goes_back_twice_and_then_says_what_to_try(c
         return step(self)
 
     monkeypatch.setattr(Trainer, "step", stepped)
-    monkeypatch.setattr(module, "summed_nats", lambda *parts: summed(*parts) * math.nan)
+    monkeypatch.setattr(module, "summed_nats", lambda *parts, **how: summed(*parts, **how) * math.nan)
     events = []
     with pytest.raises(TrainingError, match="--lr") as caught:
         events.extend(train(corpus, CONFIG, tmp_path / "run"))
