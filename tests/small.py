@@ -32,4 +32,4 @@ def random_run(text: str, level: str = "char", seed: int = 0, scale: float = 0.4
     facts = {"name": "small", "digest": "0" * 64, "characters": len(text), "held_out": False, "training_tokens": len(ids),
              "training_characters": len(text), "validation_tokens": len(ids), "validation_characters": len(text)}
     return Run(Path("small"), config, TrainingConfig(level=level), tokenizer, model.weights(),
-               np.bincount(ids, minlength=tokenizer.size), (np.empty(0, np.uint64), 0), facts, {"curve": [], "plan": {}})
+               np.bincount(ids, minlength=tokenizer.size), (np.empty(0, np.uint64), 1), facts, {"step": 0, "curve": [], "plan": {}})

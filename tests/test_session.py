@@ -137,7 +137,7 @@ def test_an_evaluation_that_is_cut_short_is_made_again(corpus, tmp_path, whole):
 
 
 def test_an_evaluation_that_is_cut_short_in_a_run_with_a_time(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("charrnn.training.measure", lambda trainer, threads, limit: (1, 0.001, 0.01))
+    monkeypatch.setattr("charrnn.planning.measure", lambda trainer, threads, limit: (1, 0.001, 0.01))
     validate, calls = Trainer.validate, []
 
     def halted_every_second_time(self, stop):

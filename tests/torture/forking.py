@@ -123,8 +123,8 @@ def leave_out(part):
             self.generator.manual_seed(self.config.seed + 1)
         elif part == "optimizer":
             self.optimizer.reset()
-        elif part == "schedule" and not progress.done:
-            progress.plans = [(min(progress.step, STEPS - 1), 0.0, STEPS)]
+        elif part == "schedule" and progress.step and not progress.done:
+            progress.plans = [(0, 0.0, STEPS), (min(progress.step, STEPS - 1), 0.0, STEPS)]
         elif part == "position":
             self.batches = Lost(**vars(self.batches))
             object.__setattr__(self.batches, "lost", progress.step)
