@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,23 @@ from charrnn.reasons import Choice, Outlook
 from charrnn.recipe import Plan
 from charrnn.trainer import SCORED, Trainer, multiplies_bfloat16
 
-PROBE = 1.5  # seconds that measuring the speed may take
+PROBE = 1.0  # seconds that measuring the speed may take
 
 
-def measure(trainer: Trainer, threads: int, limit: float) -> tuple[int, float, float]:
-    """`threads`, and the seconds that a step and an evaluation take with so many of them; `trainer` is used up. Another busy process
-    on the machine can make one thread the faster way."""
+def measure(trainer: Trainer, choices: Iterable[int], limit: float) -> tuple[int, float, float]:
+    """The fastest of the numbers of threads to choose from, and the seconds that a step and an evaluation take with it; `trainer` is
+    used up. Another busy process on the machine can make one thread the faster way."""
+    threads, per_step = min(((count, pace(trainer, count, limit)) for count in choices), key=lambda found: found[1])
+    machine.use_threads(threads)
+    tokens = trainer.scored.store
+    part = min(tokens.count, 1 << 15)
+    began = time.perf_counter()
+    score(trainer.model, Held(tokens.read(0, part)))
+    return threads, per_step, (time.perf_counter() - began) * tokens.count / part
+
+
+def pace(trainer: Trainer, threads: int, limit: float) -> float:
+    """The seconds that a step takes, measured for about `limit` seconds."""
     machine.use_threads(threads)
     times: list[float] = []
     end = time.monotonic() + limit
@@ -30,11 +42,7 @@ def measure(trainer: Trainer, threads: int, limit: float) -> tuple[int, float, f
         began = time.perf_counter()
         trainer.step()
         times.append(time.perf_counter() - began)
-    tokens = trainer.scored.store
-    part = min(tokens.count, 1 << 15)
-    began = time.perf_counter()
-    score(trainer.model, Held(tokens.read(0, part)))
-    return threads, statistics.median(times[2:]), (time.perf_counter() - began) * tokens.count / part
+    return statistics.median(times[2:])
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,7 @@ def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, bega
     ahead = None
     if timed or measuring:
         choices = {cores, 1} if timed and not config.threads else {threads}
-        threads, per_step, per_evaluation = min((measure(Trainer(corpus, config, model, plan, where), count, PROBE / len(choices))
-                                                 for count in sorted(choices)), key=lambda found: found[1])
+        threads, per_step, per_evaluation = measure(Trainer(corpus, config, model, plan, where), sorted(choices), PROBE / len(choices))
         spent = time.monotonic() - began
         plan = recipe.plan(config, model, tokens, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation, spent=spent,
                            threads=threads, **known)
