@@ -33,3 +33,12 @@ def random_run(text: str, level: str = "char", seed: int = 0, scale: float = 0.4
              "training_characters": len(text), "validation_tokens": len(ids), "validation_characters": len(text)}
     return Run(Path("small"), config, TrainingConfig(level=level), tokenizer, model.weights(),
                np.bincount(ids, minlength=tokenizer.size), (np.empty(0, np.uint64), 1), facts, {"step": 0, "curve": [], "plan": {}})
+
+
+def exact_model(config):
+    """A fresh model in float64, its biases drawn as well, so that they matter."""
+    made = Model(config, torch.Generator().manual_seed(3)).double()
+    for name, parameter in made.named_parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(len(name)))
+    return made

@@ -21,6 +21,7 @@ from charrnn.runtime import Runtime
 from charrnn.sampling import generate
 from charrnn.text import open_text
 from charrnn.training import train
+from tests.small import exact_model
 
 SHAPES = [
     ModelConfig(cell="lstm", layers=2, hidden=7, embedding=3, vocabulary=11, bidirectional=True),
@@ -34,11 +35,7 @@ N, B = 9, 3
 
 @pytest.fixture(params=SHAPES, ids=lambda c: f"{c.cell}-{c.layers}-{c.embedding}-{c.gru_reset}")
 def model(request):
-    made = Model(request.param, torch.Generator().manual_seed(3)).double()
-    for name, parameter in made.named_parameters():
-        if parameter.ndim == 1:  # biases that matter
-            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(len(name)))
-    return made
+    return exact_model(request.param)
 
 
 def text(config):

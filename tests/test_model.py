@@ -9,6 +9,7 @@ from charrnn.config import ModelConfig
 from charrnn.kernels import cudnn
 from charrnn.model import Layer, Model
 from charrnn.runtime import Runtime
+from tests.small import exact_model
 
 SHAPES = [
     ModelConfig(cell="lstm", layers=2, hidden=7, embedding=3, vocabulary=11),
@@ -24,11 +25,7 @@ T, B = 9, 4
 
 @pytest.fixture(params=SHAPES, ids=lambda c: f"{c.cell}-{c.layers}-{c.embedding}-{c.activation}-{c.gru_reset}")
 def model(request):
-    made = Model(request.param, torch.Generator().manual_seed(3)).double()
-    for name, parameter in made.named_parameters():
-        if parameter.ndim == 1:  # biases that matter
-            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(len(name)))
-    return made
+    return exact_model(request.param)
 
 
 def tokens(config):
