@@ -18,9 +18,9 @@ from charrnn.fingerprint import Fingerprint, Sketch
 from charrnn.store import Shelf, Store, Writer, cache_folder, opened
 from charrnn.text import Text
 from charrnn.tokenizer import LEVELS, Tokenizer, build
-from charrnn.tokens import canonical
+from charrnn.tokens import RARE, canonical
 
-FORMAT = 1
+FORMAT = 2
 SMALL = 1_000  # characters: a shorter text is trained on whole
 
 __all__ = ["Corpus", "Fingerprint", "Part", "Store", "prepare"]
@@ -59,7 +59,12 @@ class Corpus:
     def unigram_nats_per_character(self) -> float:
         """What the training part costs where each token is guessed by how common it is in it."""
         seen = self.unigram[self.unigram > 0]
-        return float((seen * np.log(seen.sum() / seen)).sum()) / self.training.characters
+        return float((seen * np.log(seen.sum() / seen)).sum()) / self.training.characters + self.unknown_nats_per_character
+
+    @property
+    def unknown_nats_per_character(self) -> float:
+        """What the training part's characters without a symbol of their own cost more than the escape."""
+        return self.training.unknown * self.tokenizer.unknown_nats / self.training.characters
 
 
 def prepare(text: Text, *, level: str, vocab_size: int | None = None, valid: float = 0.1,
@@ -159,5 +164,8 @@ def restored(shelf: Shelf, key: dict[str, Any], text: Text, notes: tuple[str, ..
     hashes = np.frombuffer(shelf.read(place, 8 * about["hashes"]), np.uint64)
     unigram = np.frombuffer(shelf.read(place + hashes.nbytes, 8 * tokenizer.size), np.int64)
     held_out = validation.tokens > 0
+    if training.unknown:
+        notes += (f"{training.unknown:,} of the characters to learn from are of kinds that come less than once in {RARE:,}: these kinds share "
+                  "a symbol, which is never written",)
     return Corpus(tokenizer, training, validation if held_out else training, held_out, text.digest, text.name,
                   text.characters, notes, Fingerprint(hashes, int(about["below"])), unigram)

@@ -72,6 +72,10 @@ class Session:
             seconds=trainer.progress.seconds, notes=notes, bidirectional=model.bidirectional, plan=plan_lines,
             options=trainer.config.options(), curve=tuple(trainer.progress.curve))
 
+    def per_character(self, nats: float) -> float:
+        """Nats per token of the training part in nats per character."""
+        return nats * self.tokens_per_character + self.corpus.unknown_nats_per_character
+
     def stepped(self, tokens: int, nats: float, seconds: float) -> Step:
         """A step event for the last `tokens`, which cost `nats` and took `seconds`."""
         trainer, step, steps = self.trainer, self.trainer.progress.step, self.trainer.progress.steps
@@ -79,7 +83,7 @@ class Session:
         per_step = trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
         return Step(
             step=step, steps=steps, epoch=step / trainer.batches.steps_per_epoch,
-            training_nats_per_character=nats / tokens * self.tokens_per_character, learning_rate=trainer.learning_rate,
+            training_nats_per_character=self.per_character(nats / tokens), learning_rate=trainer.learning_rate,
             gradient_norm=trainer.gradient_norm, characters_per_second=speed / self.tokens_per_character,
             seconds=trainer.progress.seconds, remaining=(steps - step) * per_step / speed)
 
@@ -91,7 +95,7 @@ class Session:
             if progress.step == progress.steps and not progress.best:
                 progress.retreats = RETREATS  # nothing was learnt, and no step is left
             return self.retreated()
-        training = progress.nats / progress.tokens * self.tokens_per_character if progress.tokens else result.nats_per_character
+        training = self.per_character(progress.nats / progress.tokens) if progress.tokens else result.nats_per_character
         better = not progress.best or result.nats_per_character < progress.best["validation_nats_per_character"]
         figures = {"training_nats_per_character": training, "validation_nats_per_character": result.nats_per_character,
                    "validation_bits_per_character": result.bits_per_character}

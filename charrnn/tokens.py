@@ -19,6 +19,7 @@ Ids = NDArray[np.int32]
 
 CODE_POINTS = 0x110000
 SCALARS = CODE_POINTS - 0x800  # code points less the surrogates: what a character can be
+RARE = 1_000_000  # characters, of which one that has a symbol comes at least once; a shorter text has a symbol for all of its own
 ESCAPE = "<escape>"
 START = "<start>"
 REPLACEMENT = "\ufffd"  # what a symbol that stands for no character is written as
@@ -147,13 +148,17 @@ def utf8(text: str) -> bytes:
 
 
 def characters_of(pieces: Iterable[str]) -> str:
-    """The distinct characters of a text, sorted; raises DataError for an empty one."""
-    seen = np.zeros(CODE_POINTS, np.bool_)
+    """The distinct characters of a text, sorted, but for those that come less than once in RARE; raises DataError for an empty one.
+
+    Large texts hold thousands of characters a few times each: nothing is learnt of them, and each would make every step slower.
+    """
+    counts = np.zeros(CODE_POINTS, np.int64)
     for piece in pieces:
-        seen[code_points(piece)] = True
-    if not seen.any():
+        found = np.bincount(code_points(piece))
+        counts[: len(found)] += found
+    if not counts.any():
         raise DataError("the text is empty: there is nothing to learn")
-    return "".join(map(chr, np.flatnonzero(seen)))
+    return "".join(map(chr, np.flatnonzero(counts >= max(1, counts.sum() // RARE))))
 
 
 def check_characters(characters: str) -> str:

@@ -71,18 +71,18 @@ def split_pieces(pieces: Iterable[str]) -> Iterator[list[str]]:
     yield split(tail)
 
 
-def frequent_words(pieces: Iterable[str]) -> list[str]:
-    """The words of two characters or more that are worth a symbol, the most frequent first, then by code points."""
+def frequent_words(pieces: Iterable[str], characters: str) -> list[str]:
+    """The words of two of these characters or more that are worth a symbol, the most frequent first, then by code points."""
     counts: Counter[str] = Counter()
-    characters = forgotten = 0
+    length = forgotten = 0
     for tokens in split_pieces(pieces):
-        characters += sum(map(len, tokens))
+        length += sum(map(len, tokens))
         counts.update(tokens)
         while len(counts) > COUNTED:
             forgotten += 1
             counts = Counter({word: count for word, count in counts.items() if count > forgotten})
-    least = 1 if characters < SMALL_TEXT else 2
-    words = [(-count, word) for word, count in counts.items() if count >= least and len(word) > 1]
+    least, known = 1 if length < SMALL_TEXT else 2, frozenset(characters)
+    words = [(-count, word) for word, count in counts.items() if count >= least and len(word) > 1 and known.issuperset(word)]
     return [word for _, word in sorted(words)]
 
 
@@ -110,7 +110,7 @@ class WordTokenizer(Tokenizer):
         if vocab_size < least:
             raise UsageError(f"a vocabulary of {vocab_size} has no room for the text's {len(characters)} different "
                              f"characters: {least} is the least at level word")
-        return cls(characters, frequent_words(pieces())[: vocab_size - least])
+        return cls(characters, frequent_words(pieces(), characters)[: vocab_size - least])
 
     @classmethod
     def _restore(cls, config: dict[str, Any], payload: bytes) -> WordTokenizer:

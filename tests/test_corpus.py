@@ -73,6 +73,16 @@ def test_parts_are_the_text_split_and_encoded(level: str, write, tmp_path: Path)
     assert corpus.fingerprint.overlap([content]) > 0.7
 
 
+def test_characters_that_are_too_rare_are_told_and_paid_for(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charrnn.tokens.RARE", 1_000)
+    corpus = prepare(write("a" * 2999 + "é" + "b" * 500), level="char", valid=0.1, cache=tmp_path)
+    assert corpus.training.unknown == 1 and corpus.notes[-1].startswith("1 of the characters to learn from")
+    assert corpus.unigram[corpus.tokenizer.escape or 0] == 1
+    shares = corpus.unigram / 3150
+    nats = -(shares * np.log(shares)).sum() + math.log(1_112_064 - 2) / 3150
+    assert math.isclose(corpus.unigram_nats_per_character, nats)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_second_time_it_is_found(level: str, write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charrnn import pieces, subword, word
+from charrnn import pieces, subword, tokens, word
 from charrnn.errors import CheckpointError, DataError, UsageError
 from charrnn.tokenizer import LEVELS, Tokenizer, build, default_vocabulary
 
@@ -100,6 +100,18 @@ def test_the_model_sees_only_its_own_ids(level: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("level", ["char", "word"])
+def test_characters_that_are_too_rare_have_no_symbol(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "RARE", 1_000)
+    text = "to be or not " * 230 + "\u0101\u0101 \u0101 \u0111\u0111 or \u0111be"  # 3,012 characters: at least 3 of a kind
+    known = build(level, lambda: [text[:99], text[99:]])
+    assert known.unknown("\u0101\u0111") == [] and known.decode(known.encode(text)) == text
+    rarer = build(level, lambda: [text.replace("\u0101 ", "  ", 1)])
+    assert rarer.unknown(text) == ["\u0101"] and rarer.decode(rarer.encode(text)) == text
+    symbols = [rarer.symbol(token) for token in range(rarer.size)]
+    assert not any("\u0101" in symbol for symbol in symbols) and any("\u0111" in symbol for symbol in symbols)
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
 def test_an_unknown_character_is_paid_for_as_uniform_over_the_rest_of_unicode(level: str) -> None:
     known = build(level, lambda: ["abba"])
     assert known.unknown_nats == math.log(1_112_064 - 2)
@@ -152,8 +164,9 @@ def test_the_most_frequent_words_win_a_place_and_must_be_seen_twice() -> None:
 def test_counting_words_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(word, "COUNTED", 50)
     pieces = [f"often {number:04d} rarely " for number in range(400)]
-    assert set(word.frequent_words(pieces)[:2]) == {"often", "rarely"}
-    assert len(word.frequent_words(pieces)) <= 50
+    letters = "".join(sorted(set("".join(pieces))))
+    assert set(word.frequent_words(pieces, letters)[:2]) == {"often", "rarely"}
+    assert len(word.frequent_words(pieces, letters)) <= 50
 
 
 def test_default_sizes() -> None:
