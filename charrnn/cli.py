@@ -27,7 +27,7 @@ app = typer.Typer(name="charrnn", no_args_is_help=True, pretty_exceptions_enable
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout instead of talk.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="A run's folder, or its .safetensors file.")]
 Texts = Annotated[list[str], typer.Argument(metavar="TEXT", show_default=False,
-                                            help="Files, folders (every .txt below them), or - for stdin.")]
+                                            help="Files, folders (every .txt below them), or - for stdin; gzip and zstd too.")]
 
 LONGEST_PROMPT = 4 << 20  # bytes
 
@@ -279,7 +279,8 @@ def known(prompt: str, tokenizer: Any, option: str = "--prompt", mark: str = "")
 @command
 @from_fields(CompareConfig)
 def compare(texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", show_default=False,
-                                                              help="Files, folders (every .txt below them), or - for stdin.")] = None, *,
+                                                              help="Files, folders (every .txt below them), or - for stdin; gzip "
+                                                              "and zstd too.")] = None, *,
             recall: Annotated[bool, typer.Option("--recall", help="Measure memory alone: keys, noise for a known distance, recall. It "
                                                  "needs no text.")] = False,
             out: Annotated[str | None, typer.Option(help="Keep the runs in this folder.", metavar="FOLDER", show_default=False)] = None,

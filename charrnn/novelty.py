@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn.checkpoint import Run
+from charrnn.compression import SUFFIXES
 from charrnn.errors import CharRNNError, DataError
 from charrnn.store import Shelf, Writer, cache_folder, opened
 from charrnn.text import open_text
@@ -121,10 +122,11 @@ def parts(run: Run) -> tuple[str, str]:
             return found
     for path in places(name):
         try:
-            if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-                file = open_text([path], encoding=run.training.encoding, errors=run.training.errors)
-                return "".join(file.pieces(stop=characters)), "".join(file.pieces(start=characters, stop=characters + HEAD))
-        except (OSError, CharRNNError):
+            file = open_text([path], encoding=run.training.encoding, errors=run.training.errors)
+            if file.digest == digest:
+                learnt = file.pieces(stop=min(characters, LONGEST))
+                return "".join(learnt), "".join(file.pieces(start=characters, stop=characters + HEAD))
+        except CharRNNError:
             continue
     raise DataError(f"the training text {name} is not at hand, neither in the cache nor as data/{name}.txt, so what is copied from it "
                     f"cannot be told; put it there (SHA-256 {digest[:12]}…)")
@@ -148,4 +150,6 @@ def cached(path: Path, run: Run) -> tuple[str, str] | None:
 def places(name: str) -> Iterator[Path]:
     """Where a text of that name may lie."""
     for folder in filter(None, ("data", os.environ.get("CHARRNN_CORPORA"))):
-        yield Path(folder, f"{name}.txt")
+        for suffix in ("", *SUFFIXES):
+            if (path := Path(folder, f"{name}.txt{suffix}")).is_file():
+                yield path

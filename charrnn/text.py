@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from charrnn.compression import SUFFIXES, unpacked
 from charrnn.errors import DataError, StorageError, UsageError
 
 BLOCK = 1 << 20  # bytes read at once
@@ -40,7 +41,14 @@ class Source:
         return "standard input" if self.path is None else str(self.path)
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes from the start on; raises DataError where they cannot be read."""
+        """The bytes of the text from the start on, unpacked where they are gzip or zstd; DataError where they cannot be read."""
+        try:
+            yield from unpacked(self._raw())
+        except ValueError as error:
+            raise DataError(f"{self}: {error}") from None
+
+    def _raw(self) -> Iterator[bytes]:
+        """The bytes of the file."""
         try:
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             fd = os.dup(self.spool) if self.spool is not None else os.open(self.path or "", flags)
@@ -71,13 +79,13 @@ class Source:
 class Text:
     """The characters of some files, one after the other. Each use reads them again, so memory does not grow with them.
 
-    `digest` is the SHA-256 of the raw bytes of all files in order, `bytes` the length as UTF-8 without byte order
-    marks. Raises DataError for what is not text in `encoding`.
+    `digest` is the SHA-256 of the raw bytes of all files in order (unpacked, of compressed ones), `bytes` the length as UTF-8
+    without byte order marks. Raises DataError for what is not text in `encoding`.
     """
 
-    def __init__(self, name: str, sources: Sequence[Source], encoding: str, errors: str) -> None:
+    def __init__(self, name: str, sources: Sequence[Source], encoding: str, errors: str, notes: Sequence[str] = ()) -> None:
         self.name, self.encoding, self.errors = name, encoding, errors
-        self.notes: list[str] = []
+        self.notes = list(notes)
         self.characters = self.bytes = 0
         self._sources = tuple(sources)
         digest = hashlib.sha256()
@@ -158,7 +166,8 @@ class Text:
 
 
 def open_text(paths: Sequence[str | Path], *, encoding: str = "utf-8", errors: str = "strict") -> Text:
-    """The text of files, of folders (every .txt below, sorted by path) and of "-", standard input, in the order given.
+    """The text of files, of folders (every .txt, .txt.gz and .txt.zst below, sorted by path) and of "-", standard input, in the
+    order given. gzip and zstd are known by their first bytes, whatever the names, and are the text that they hold.
 
     Raises DataError for what is missing, empty or no text; UsageError for an unknown encoding; StorageError where
     standard input cannot be kept.
@@ -170,8 +179,9 @@ def open_text(paths: Sequence[str | Path], *, encoding: str = "utf-8", errors: s
     if [str(path) for path in paths].count("-") > 1:
         raise UsageError("- (standard input) can be given once only")
     encoding = known_encoding(encoding)
-    sources = [source for path in paths for source in expand(path)]
-    return Text(name_of(paths[0]), sources, encoding, errors)
+    notes: list[str] = []
+    sources = [source for path in paths for source in expand(path, notes)]
+    return Text(name_of(paths[0]), sources, encoding, errors, notes)
 
 
 def known_encoding(encoding: str) -> str:
@@ -188,8 +198,8 @@ def known_encoding(encoding: str) -> str:
     return "utf-8" if found.name == "utf-8-sig" else found.name
 
 
-def expand(path: str | Path) -> list[Source]:
-    """The sources that one argument names."""
+def expand(path: str | Path, notes: list[str]) -> list[Source]:
+    """The sources that one argument names. Of a text that a folder holds in several forms one is taken; a note names the other."""
     if str(path) == "-":
         return [spooled()]
     if not str(path):
@@ -202,12 +212,24 @@ def expand(path: str | Path) -> list[Source]:
             return [Source(path)]
         found: list[Path] = []
         for folder, _, names in os.walk(path, onerror=raising):
-            found += [Path(folder, name) for name in names if name.lower().endswith(".txt")]
+            found += [Path(folder, name) for name in names if plain(name).lower().endswith(".txt")]
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {reason(error)}") from None
     if not found:
-        raise DataError(f"{path}: a folder without a .txt file in it or below")
-    return [Source(name) for name in sorted(found, key=lambda name: name.parts)]
+        raise DataError(f"{path}: a folder without a .txt, .txt.gz or .txt.zst file in it or below")
+    taken: dict[Path, Path] = {}
+    for one in sorted(found, key=lambda one: (one.with_name(plain(one.name)).parts, one.name)):  # as if none were compressed
+        form = one.with_name(plain(one.name))
+        if form in taken:
+            notes.append(f"{one} was left out: {taken[form]} is beside it")
+        else:
+            taken[form] = one
+    return [Source(one) for one in taken.values()]
+
+
+def plain(name: str) -> str:
+    """A file's name without what a compressor appends."""
+    return name[: name.rindex(".")] if name.lower().endswith(SUFFIXES) else name
 
 
 def raising(error: OSError) -> None:
@@ -268,5 +290,5 @@ def name_of(path: str | Path) -> str:
     if str(path) == "-":
         return "stdin"
     full = Path(os.path.abspath(path))
-    name = re.sub(r"[^\w.-]+", "_", full.name if full.is_dir() else full.stem).strip("._-")
+    name = re.sub(r"[^\w.-]+", "_", full.name if full.is_dir() else Path(plain(full.name) or "text").stem).strip("._-")
     return name[:48] or "text"

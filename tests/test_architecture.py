@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 # Each module may import only those above it. It is the way of the text: what is set, tokens, corpus, model, training, and last what
 # is shown and typed. A new module gets its place here.
 LISTED = """
-    errors visible disk interrupt cells config
+    errors visible disk interrupt compression cells config
     tokens word pieces unigram subword tokenizer text fingerprint store corpus batches fetch
     machine packing runtime stepper container checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
