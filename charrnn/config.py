@@ -141,8 +141,8 @@ class TrainingConfig(Config):
     """What the user asked for. None: chosen to suit the text and the time."""
 
     level: str = setting("char", "What a token is.", choices=LEVELS, group=_TEXT)
-    vocab_size: int | None = setting(None, "Tokens at subword and word level. Default: by the text's length.", low=1, high=2**24,
-                                     group=_TEXT)
+    vocab_size: int | None = setting(None, "Tokens at subword and word level, at most 262144. Default: by the text's length.", low=1,
+                                     high=2**24, group=_TEXT)
     valid: float = setting(0.1, "The share at the end of the text that is held out; 0 trains on all of it.", low=0, high=0.9,
                            group=_TEXT)
     encoding: str = setting("utf-8", "How the text's bytes are to be read.", group=_TEXT)

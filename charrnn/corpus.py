@@ -96,7 +96,7 @@ def prepare(text: Text, *, level: str, vocab_size: int | None = None, valid: flo
             return restored(shelf, key, text, tuple(notes))
         except (CharRNNError, KeyError, TypeError, ValueError):
             pass  # another version's or another text's: it is written anew
-    tokenizer = tokenizer or build(level, lambda: text.pieces(stop=split), vocab_size)
+    tokenizer = tokenizer or build(level, lambda: text.pieces(stop=split), vocab_size, split)
     try:
         shelf = write(text, split, tokenizer, key, path)
     except OSError:
@@ -165,7 +165,7 @@ def restored(shelf: Shelf, key: dict[str, Any], text: Text, notes: tuple[str, ..
     unigram = np.frombuffer(shelf.read(place + hashes.nbytes, 8 * tokenizer.size), np.int64)
     held_out = validation.tokens > 0
     if training.unknown:
-        notes += (f"{training.unknown:,} of the characters to learn from are of kinds that come less than once in {RARE:,}: these kinds share "
-                  "a symbol, which is never written",)
+        notes += (f"{training.unknown:,} of the characters to learn from are of kinds that come less than once in {RARE:,}: these kinds "
+                  "share a symbol, which is never written",)
     return Corpus(tokenizer, training, validation if held_out else training, held_out, text.digest, text.name,
                   text.characters, notes, Fingerprint(hashes, int(about["below"])), unigram)

@@ -42,13 +42,12 @@ LONGEST = 1_000  # characters given to SentencePiece at once: it skips longer li
 UNITS = re.compile(rf"\n+|{SPACE}+|[^\n{SPACE}]{{1,{LONGEST}}}(?![^ \n{SPACE}])|[^\n{SPACE}]{{1,{LONGEST}}}")
 
 
-def sample(pieces: Callable[[], Iterable[str]]) -> list[str]:
-    """At most about SAMPLE characters, the same share of each piece."""
-    total = sum(map(len, pieces()))
+def sample(pieces: Iterable[str], total: int) -> list[str]:
+    """At most about SAMPLE characters of a text of `total`, the same share of each piece."""
     if not total:
         raise DataError("the text is empty: there is nothing to learn")
     share = min(1.0, SAMPLE / total)
-    return [piece[: math.ceil(len(piece) * share)] for piece in pieces()]
+    return [piece[: math.ceil(len(piece) * share)] for piece in pieces]
 
 
 def common_characters(pieces: Iterable[str], most: int) -> str:
@@ -87,13 +86,13 @@ class SubwordTokenizer(Tokenizer):
             raise CheckpointError("the tokenizer is damaged: its SentencePiece model changes the text")
 
     @classmethod
-    def build(cls, pieces: Callable[[], Iterable[str]], vocab_size: int) -> SubwordTokenizer:
-        """About `vocab_size` symbols, fewer where the text does not have as many parts."""
+    def build(cls, pieces: Callable[[], Iterable[str]], vocab_size: int, total: int) -> SubwordTokenizer:
+        """Of a text of `total` characters about `vocab_size` symbols, fewer where the text does not have as many parts."""
         if vocab_size < LEAST:
             raise UsageError(f"a vocabulary of {vocab_size} is too small: {LEAST} is the least at level subword")
         if vocab_size > MOST:
             raise UsageError(f"a vocabulary of {vocab_size} is too large: {MOST} is the most at level subword")
-        texts = sample(pieces)
+        texts = sample(pieces(), total)
         common = common_characters(texts, max(1, (vocab_size - META) // 2))
         known = re.compile(f"[{re.escape(common)}]{{1,{LONGEST}}}")
         sentences = (part for text in texts for line in UNITS.findall(text) for part in known.findall(line))

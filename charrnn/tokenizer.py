@@ -23,15 +23,19 @@ def default_vocabulary(level: str, characters: int) -> int | None:
     return None
 
 
-def build(level: str, pieces: Callable[[], Iterable[str]], vocab_size: int | None = None) -> Tokenizer:
-    """The tokenizer of a training text, of which `pieces` starts a new pass; raises UsageError, DataError."""
+def build(level: str, pieces: Callable[[], Iterable[str]], vocab_size: int | None = None, characters: int | None = None) -> Tokenizer:
+    """The tokenizer of a training text, of which `pieces` starts a new pass; its `characters` are counted where they are not given.
+    Raises UsageError, DataError."""
     if level not in LEVELS:
         raise UsageError(f"{level!r} is no level of tokens: choose from {', '.join(LEVELS)}")
     if level in ("char", "byte"):
         if vocab_size is not None:
             raise UsageError(f"a vocabulary size goes with the levels word and subword, not with {level}: leave it out")
         return CharTokenizer.build(pieces()) if level == "char" else ByteTokenizer()
-    default = default_vocabulary(level, sum(map(len, pieces()))) or 0
+    if level == "word" and vocab_size is not None:
+        return WordTokenizer.build(pieces, vocab_size, 0)
+    count = sum(map(len, pieces())) if characters is None else characters
+    default = default_vocabulary(level, count) or 0
     if level == "word":
-        return WordTokenizer.build(pieces, vocab_size, default)
-    return SubwordTokenizer.build(pieces, default if vocab_size is None else vocab_size)
+        return WordTokenizer.build(pieces, None, default)
+    return SubwordTokenizer.build(pieces, default if vocab_size is None else vocab_size, count)

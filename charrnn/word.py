@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -28,6 +29,8 @@ from charrnn.tokens import (
 
 SMALL_TEXT = 1_000  # characters: below this every word is kept, above it those seen twice
 COUNTED = 1_000_000  # distinct words counted at once; past it the rarest are forgotten, so that memory stays bounded
+MOST = 1 << 18  # symbols
+WRITTEN = 12 << 20  # bytes of them in the header of a run's file, which has 16 MiB for all that it says
 HELD_BACK = 2  # a word may go on after "don" and after "don'": the last two tokens of a piece wait for the next piece
 
 
@@ -86,6 +89,17 @@ def frequent_words(pieces: Iterable[str], characters: str) -> list[str]:
     return [word for _, word in sorted(words)]
 
 
+def fitting(characters: str, words: list[str]) -> list[str]:
+    """As many of the words, from the first on, as a run's file can hold: JSON within JSON, and ASCII alone."""
+    def size(value: object) -> int:
+        return len(json.dumps(json.dumps(value)))
+
+    if size([characters, *words]) <= WRITTEN:
+        return words
+    sizes = itertools.accumulate(size(word) for word in words)  # its quotes are as long as the comma and more
+    return words[: sum(1 for total in sizes if total <= WRITTEN - size(characters))]
+
+
 class WordTokenizer(Tokenizer):
     """The sorted characters of the training text, then its most frequent words, then the escape."""
 
@@ -102,7 +116,9 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def build(cls, pieces: Callable[[], Iterable[str]], vocab_size: int | None, default: int) -> WordTokenizer:
-        """At most `vocab_size` symbols; `default` yields to a text of many different characters."""
+        """At most `vocab_size` symbols; `default` yields to a text of many different characters. UsageError."""
+        if vocab_size is not None and vocab_size > MOST:
+            raise UsageError(f"a vocabulary of {vocab_size} is too large: {MOST} is the most at level word")
         characters = characters_of(pieces())
         least = len(characters) + 1
         if vocab_size is None:
@@ -110,7 +126,7 @@ class WordTokenizer(Tokenizer):
         if vocab_size < least:
             raise UsageError(f"a vocabulary of {vocab_size} has no room for the text's {len(characters)} different "
                              f"characters: {least} is the least at level word")
-        return cls(characters, frequent_words(pieces(), characters)[: vocab_size - least])
+        return cls(characters, fitting(characters, frequent_words(pieces(), characters)[: vocab_size - least]))
 
     @classmethod
     def _restore(cls, config: dict[str, Any], payload: bytes) -> WordTokenizer:

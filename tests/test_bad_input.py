@@ -170,6 +170,7 @@ def test_values_that_no_option_takes(command, place, capfd, monkeypatch):
     ("train verse.txt --time -5", 2), ("train verse.txt --time soon", 2), ("train verse.txt --time 1e9h", 2),
     ("train verse.txt --time 1m --steps 2", 2), ("train verse.txt --steps 2 --epochs 1", 2), ("train verse.txt --activation relu", 2),
     ("train verse.txt --gru-reset after", 2), ("train verse.txt --vocab-size 99", 2), ("train verse.txt --level word --vocab-size 2", 2),
+    ("train verse.txt --level word --vocab-size 262145", 2),
     ("train verse.txt --level subword --vocab-size 259", 2), ("train verse.txt --level subword --vocab-size 9999999", 2),
     ("train verse.txt --device tpu --steps 1", 2), ("train verse.txt --device cuda:99 --steps 1", 2),
     ("train verse.txt --resume --out none", 2),

@@ -147,9 +147,9 @@ def test_a_bomb_does_not_fill_memory(suffix: str) -> None:
 
 
 def test_members_without_end_cost_no_more_than_they_hold() -> None:
-    many, began = PACKERS[".gz"](b"") * 100_000, time.process_time()
+    many, began = PACKERS[".gz"](b"") * 300_000, time.process_time()
     assert b"".join(unpacked(iter([many, PACKERS[".gz"](b"end")]))) == b"end"
-    assert time.process_time() - began < 5  # each takes from what is left, which is copied: all at once would take minutes
+    assert time.process_time() - began < 4  # half a second: taken all at once they would cost the square of it
 
 
 def test_windows_are_bounded(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_subwords_learn_from_long_lines_and_a_bounded_sample(monkeypatch: pytest
     known = build("subword", lambda: [line])
     assert len(known.encode(line)) < len(line) / 5
     monkeypatch.setattr(subword, "SAMPLE", 1000)
-    assert sum(map(len, subword.sample(lambda: [line] * 5))) == 1000
+    assert sum(map(len, subword.sample([line] * 5, 5 * len(line)))) == 1000
 
 
 def test_long_lines_are_cut_between_words() -> None:
@@ -312,3 +312,27 @@ WORDLIKE = st.one_of(st.sampled_from("ab_1 '\u2019\u200d\u0323\u0302\u1ec7\n.\ue
 @given(st.text(alphabet=WORDLIKE, max_size=60))
 def test_the_fast_patterns_split_as_the_full_one_does(text):
     assert word.split(text) == word.patterns()[2].findall(text)
+
+
+@pytest.mark.parametrize("alphabet", ["0123456789", "абвгдежзик", "".join(map(chr, range(0x10300, 0x1030A)))])
+def test_words_without_number_still_fit_a_file(alphabet: str) -> None:
+    from charrnn.container import HEADER, opened, sealed
+
+    names = str.maketrans("0123456789", alphabet)
+    words = [f"{number:012d}".translate(names) for number in range(word.MOST)]
+    kept = word.fitting(alphabet, words)
+    assert kept == words[: len(kept)] and len(kept) > 50_000
+    file = sealed({}, {"tokenizer": word.WordTokenizer("".join(sorted(alphabet)), kept).to_bytes()[0]})
+    size = int.from_bytes(file[:8], "little")
+    assert size < HEADER - (2 << 20) and len(opened(bytearray(file))[1]["tokenizer"]["words"]) == len(kept)
+    assert len(kept) == len(words) or size > word.WRITTEN - 1000  # no more is left out than must be
+
+
+def test_a_vocabulary_is_cut_to_what_a_file_holds_and_refused_where_it_is_asked_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join(f"w{number}" for number in range(1000)) * 3
+    whole = build("word", lambda: [text], 500)
+    monkeypatch.setattr(word, "WRITTEN", 1000)
+    assert (cut := build("word", lambda: [text], 500)).size < whole.size == 500
+    assert cut.decode(cut.encode(text)) == text
+    with pytest.raises(UsageError, match="262144 is the most"):
+        build("word", lambda: pytest.fail("the text need not be read"), word.MOST + 1)
