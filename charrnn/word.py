@@ -96,7 +96,7 @@ def fitting(characters: str, words: list[str]) -> list[str]:
 
     if size([characters, *words]) <= WRITTEN:
         return words
-    sizes = itertools.accumulate(size(word) for word in words)  # its quotes are as long as the comma and more
+    sizes = itertools.accumulate(size(word) - 1 for word in words)  # a comma instead of two quotes
     return words[: sum(1 for total in sizes if total <= WRITTEN - size(characters))]
 
 
