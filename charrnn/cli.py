@@ -514,9 +514,7 @@ def main() -> NoReturn:
         code = 0
     except Stopped as error:
         screen.error_line(str(error))
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        os._exit(128 + error.number)  # all is tidied up, and torch would take a while to leave
+        code = 128 + error.number
     except OSError as error:
         screen.error_line(f"{error.filename or 'a file'}: {error.strerror or error}; check the disk")
         code = StorageError.exit_code
@@ -527,4 +525,8 @@ def main() -> NoReturn:
         else:
             screen.defect(error)
             code = CharRNNError.exit_code
+    if code > 128:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)  # stopped by a signal: all is tidied up, and torch would take a while to leave
     sys.exit(code)

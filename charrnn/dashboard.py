@@ -35,7 +35,7 @@ class Dashboard(View):
         self.stream, self.texts, self.clock, self.story = stream, texts, clock, Story()
         self.console = Console(file=stream, markup=False, emoji=False, highlight=False)
         self.at = clock()
-        self.lock, self.over = threading.RLock(), threading.Event()
+        self.lock, self.over, self.woken = threading.RLock(), False, threading.Event()
         self.painter = threading.Thread(target=self._paint, name="dashboard", daemon=True)
         self.messages = _Messages(self._note)
         self.resources = contextlib.ExitStack()
@@ -78,7 +78,8 @@ class Dashboard(View):
             self.resources.close()
 
     def _stop(self) -> None:
-        self.over.set()
+        self.over = True
+        self.woken.set()
         self.painter.join()
 
     def _paint(self) -> None:
@@ -86,7 +87,9 @@ class Dashboard(View):
         shown: Sample | None = None
         with contextlib.suppress(OSError, ValueError):
             self.live.refresh()
-            while not self.over.wait(REFRESH):
+            while not self.over:
+                self.woken.wait(REFRESH)
+                self.woken.clear()
                 if shown is not (shown := self.story.sample):
                     # Terminals disagree about the width of some characters: nothing of the last sample may stay behind.
                     self.stream.write(CLEAN)
@@ -106,6 +109,7 @@ class Dashboard(View):
     def _note(self, line: str) -> None:
         with self.lock:
             self.story.notes.append(line.removeprefix("charrnn: "))
+        self.woken.set()  # it may be the answer to a Ctrl-C
 
     def _write(self, codes: str) -> None:
         with contextlib.suppress(OSError):

@@ -135,8 +135,9 @@ def test_a_long_curve_stays_small() -> None:
 
 SCRIPT = """
 import sys, time
-from charrnn import screen
+from charrnn import dashboard, screen
 from tests.test_screen import events
+dashboard.REFRESH = {refresh}
 with screen.training_view(texts=["my book.txt"]) as show:
     for number, event in enumerate(events()):
         show(event)
@@ -147,7 +148,7 @@ with screen.training_view(texts=["my book.txt"]) as show:
 """
 
 
-def in_terminal(last: str, width: int = 80, height: int = 24, **environment: str) -> tuple[str, int]:
+def in_terminal(last: str, width: int = 80, height: int = 24, refresh: float = 0.5, **environment: str) -> tuple[str, int]:
     """What a process writes to a terminal of that size, and its exit code."""
     fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     master, slave = pty.openpty()
@@ -155,7 +156,7 @@ def in_terminal(last: str, width: int = 80, height: int = 24, **environment: str
     root = Path(__file__).parents[1]
     keep = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(last=last)], stdin=slave, stdout=slave, stderr=slave, cwd=root,
+        [sys.executable, "-c", SCRIPT.format(last=last, refresh=refresh)], stdin=slave, stdout=slave, stderr=slave, cwd=root,
         env=keep | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(root)} | environment,
     )  # fmt: skip
     os.close(slave)
@@ -185,8 +186,10 @@ def check_codes(written: str) -> str:
     return re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", written[written.rindex("\x1b[?1049l") :])
 
 
-def test_the_dashboard_in_a_terminal() -> None:
-    written, code = in_terminal("")
+@pytest.mark.parametrize("refresh", [0.5, 60])
+def test_the_dashboard_in_a_terminal(refresh: float) -> None:
+    """A note, such as the answer to Ctrl-C, does not wait for the next painting."""
+    written, code = in_terminal("", refresh=refresh)
     left = check_codes(written)
     assert code == 0
     during = written[: written.rindex("\x1b[?1049l")]
