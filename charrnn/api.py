@@ -36,21 +36,18 @@ def evaluate(run: Run | str | Path, texts: str | Path | Sequence[str | Path], *,
 
 
 def train(texts: str | Path | Sequence[str | Path], run: str | Path, *, resume: bool = False, init_from: str | Path | None = None,
-          stop: Callable[[], bool] = lambda: False, **settings: Any) -> Iterator[Event]:
+          stop: Callable[[], bool] = lambda: False, timeout: str = "5m", **settings: Any) -> Iterator[Event]:
     """Train on files or folders into the folder `run`; yields `charrnn.events`. Settings are TrainingConfig's.
 
     resume: the settings are those that the run recorded; only device and threads may be others. UsageError when there is
-    a run in the folder and resume is not set. LockedError while another process trains in it.
+    a run in the folder and resume is not set. LockedError while another process trains in it. Where torchrun started several processes,
+    each calls this; LostError when one of them does not answer for as long as `timeout` says.
     """
-    from charrnn import settings as chosen
-    from charrnn.corpus import prepare
-    from charrnn.disk import claimed
-    from charrnn.text import open_text
-    from charrnn.training import train as events
+    from charrnn.beginning import begun, joined
+    from charrnn.config import seconds
 
-    with claimed(Path(run)):
-        other = checkpoint.load(init_from) if init_from is not None else None
-        config = chosen.decide(Path(run), settings, resume=resume, init_from=other)
-        text = open_text([texts] if isinstance(texts, (str, Path)) else texts, encoding=config.encoding, errors=config.errors)
-        corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
-        yield from events(corpus, config, Path(run), resume=resume, init_from=other, stop=stop)
+    texts, run = [texts] if isinstance(texts, (str, Path)) else texts, Path(run)
+    with joined(seconds(timeout, "timeout")) as world, begun(world, texts, run, settings, resume=resume, init_from=init_from) as start:
+        from charrnn.training import train as events
+
+        yield from events(start.corpus, start.config, run, resume=start.resume, init_from=start.init_from, stop=stop, world=world)

@@ -56,14 +56,17 @@ class Batches:
         return -(-self.length // self.window)
 
     def __getitem__(self, step: int) -> Window:
-        """Window `step`; windows of one epoch differ in length by at most one, so that none is a stump."""
+        return self.window_of(step, range(self.batch))
+
+    def window_of(self, step: int, rows: range) -> Window:
+        """These rows of window `step`; windows of one epoch differ in length by at most one, so that none is a stump."""
         epoch, place = divmod(step, self.steps_per_epoch)
         begin, end = (self.length * k // self.steps_per_epoch for k in (place, place + 1))
         phase = int(np.random.default_rng([self.seed, epoch]).integers(self.store.count)) if self.batch > 1 else 0
         size, more = end - begin, self.ahead if end < self.length else 0
-        tokens = np.empty((size + 2 + more, self.batch), np.int64)
-        for row in range(self.batch):
-            tokens[:, row] = self._ring(phase + row * self.length + begin - 1, len(tokens))
+        tokens = np.empty((size + 2 + more, len(rows)), np.int64)
+        for column, row in enumerate(rows):
+            tokens[:, column] = self._ring(phase + row * self.length + begin - 1, len(tokens))
         if place == 0:
             tokens[0] = self.start
         if end == self.length:

@@ -17,7 +17,7 @@ import typer
 
 import charrnn
 from charrnn.config import CompareConfig, FillingConfig, SamplingConfig, TrainingConfig
-from charrnn.errors import CharRNNError, DataError, StorageError, UsageError
+from charrnn.errors import CharRNNError, DataError, LostError, StorageError, ToldError, UsageError
 from charrnn.interrupt import Interrupt, Stopped
 from charrnn.options import from_fields
 
@@ -74,32 +74,31 @@ def train(texts: Texts, *,
                                                         show_default=False)] = None,
           dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its reasons, the expected time and memory, and "
                                                 "end: nothing is made.")] = False,
+          timeout: Annotated[str, typer.Option(help="Among several processes: how long to wait for one that does not answer.",
+                                               metavar="TIME")] = "5m",
           json: Json = False, given: dict[str, Any]) -> None:
     """Train a model on texts. Without options: three minutes that suit the text and this machine."""
     from charrnn import checkpoint, machine, screen
     from charrnn import settings as chosen
-    from charrnn.corpus import prepare
-    from charrnn.disk import claimed
-    from charrnn.text import name_of, open_text
+    from charrnn.beginning import begun, joined
+    from charrnn.config import seconds
+    from charrnn.text import name_of
+    from charrnn.world import place
 
-    interrupt = Interrupt(screen.warn)
+    interrupt = Interrupt(lambda text: None if place().get("rank") else screen.warn(text))
     run = Path(out or f"checkpoints/{name_of(texts[0])}")
     if dry_run:
         if resume:
             raise UsageError("--dry-run and --resume exclude each other: a run that is resumed follows the plan it has on record")
         return plan(texts, chosen.begun(given, checkpoint.load(init_from) if init_from else None), json=json)
     reading = True
-    with claimed(run):
-        other = checkpoint.load(init_from) if init_from else None
-        config = chosen.decide(run, given, resume=resume, init_from=other)
-        text = open_text(texts, encoding=config.encoding, errors=config.errors)
-        corpus = prepare(text, level=config.level, vocab_size=config.vocab_size, valid=config.valid)
+    with joined(seconds(timeout, "timeout")) as world, begun(world, texts, run, given, resume=resume, init_from=init_from) as start:
         machine.prepare()
         from charrnn.training import train as events
 
-        with screen.training_view(json=json, texts=texts) as show:
+        with screen.training_view(json=json and not world.rank, quiet=world.rank > 0, texts=texts) as show:
             stop = lambda: interrupt.signal != 0 or not reading
-            for event in events(corpus, config, run, resume=resume, init_from=other, stop=stop):
+            for event in events(start.corpus, start.config, run, resume=start.resume, init_from=start.init_from, stop=stop, world=world):
                 interrupt.armed = True
                 try:
                     if reading:
@@ -506,6 +505,10 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         screen.error_line(f"{error.format_message()}; see charrnn --help")
         code = 2
+    except (LostError, ToldError) as error:
+        if str(error):
+            screen.error_line(str(error))
+        os._exit(error.exit_code)  # torch would wait for who is not there
     except CharRNNError as error:
         screen.error_line(str(error))
         code = error.exit_code

@@ -84,7 +84,7 @@ def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> None:
             raise UsageError(f"{name} {value}: must be {' and '.join(filter(None, (least, most))) or 'finite'}")
 
 
-def seconds(time: str) -> float:
+def seconds(time: str, option: str = "time") -> float:
     """`90s`, `3m`, `1.5h`, `1h30m`, or plain seconds, in seconds. UsageError when it is none of these or zero."""
     parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", time.strip())
     try:
@@ -92,7 +92,7 @@ def seconds(time: str) -> float:
     except ValueError:
         total = 0.0
     if not 0 < total < 1e8:
-        raise UsageError(f"--time {time}: not a length of time; write it as 90s, 3m, 1.5h or 1h30m")
+        raise UsageError(f"--{option} {time}: not a length of time; write it as 90s, 3m, 1.5h or 1h30m")
     return total
 
 
@@ -179,6 +179,8 @@ class TrainingConfig(Config):
 
     device: str = setting("auto", "cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.", group=_MACHINE)
     threads: int | None = setting(None, "Processor threads. Default: one a core.", low=1, high=1024, group=_MACHINE)
+    shards: int | None = setting(None, "Parts of a batch, whose gradients are made one by one, by one process or several: the same parts "
+                                 "give the same model. Default: one a process.", low=1, high=65536, group=_MACHINE, later=True)
     precision: str = setting("auto", "What is multiplied while training on the CPU; sums and weights are float32 in any case. auto takes "
                              "bfloat16, twice as fast, where the processor has instructions for it.",
                              choices=("auto", *PRECISIONS), group=_MACHINE, later=True)

@@ -41,3 +41,17 @@ class StorageError(CharRNNError):
     """The disk is full, read-only or failing."""
 
     exit_code = 5
+
+
+class LostError(CharRNNError):
+    """Another process of the run is gone, or hangs."""
+
+    exit_code = 6
+
+
+class ToldError(CharRNNError):
+    """Another process of the run has said why it ends, with this exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code

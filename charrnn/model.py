@@ -9,8 +9,8 @@ token at t itself.)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +23,19 @@ from charrnn.config import ModelConfig
 from charrnn.kernels import cudnn, linear, recur
 
 State = tuple[tuple[Tensor, ...], ...]  # for each layer what cells.STATES counts, each (B, H)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What a layer drops in one update: of the recurrent weights (H, G·H), and of the outputs of each row (B, H). What is kept is larger
+    for it."""
+
+    weights: Tensor | None = None
+    outputs: Tensor | None = None
+
+    def of(self, rows: slice) -> Masks:
+        """Those of some of the rows."""
+        return Masks(self.weights, None if self.outputs is None else self.outputs[rows])
 
 
 class Layer(nn.Module):
@@ -109,35 +122,48 @@ class Model(nn.Module):
         return tuple(tuple(one.new_zeros(rows, self.config.hidden) for _ in range(STATES[self.config.cell]))
                      for _ in range(self.config.layers))
 
-    def hidden(self, tokens: Tensor, state: State, *, dropout: float = 0.0, weight_drop: float = 0.0,
-               generator: torch.Generator | None = None, backward: bool = False, precision: str = "float32") -> tuple[Tensor, State]:
-        """tokens (T, B) → the last layer's outputs (T, B, H) and the state after.
+    def masks(self, rows: int, *, dropout: float, weight_drop: float, generator: torch.Generator | None) -> tuple[Masks, ...]:
+        """What each layer drops, those that read backward last.
 
         `dropout` is variational (Gal and Ghahramani 2016): a row's mask is the same at each of its T steps. `weight_drop` drops
-        recurrent weights, the same for all rows and steps (Merity et al. 2018). `backward`: of the tower
-        that reads backward, which is given its tokens in the order that it reads them in, the last one first. `precision` as in kernels.
+        recurrent weights, the same for all rows and steps (Merity et al. 2018).
+        """
+        def mask(share: float, *shape: int) -> Tensor:
+            keep: Tensor = self.output["w"].new_empty(shape).bernoulli_(1 - share, generator=generator)
+            return keep / (1 - share)
+
+        layers = [layer for layer in (*self.layers, *self.back) if isinstance(layer, Layer)]
+        return tuple(Masks(mask(weight_drop, *layer.w_h.shape) if weight_drop and layer.w_h is not None else None,
+                           mask(dropout, rows, self.config.hidden) if dropout else None) for layer in layers)
+
+    def hidden(self, tokens: Tensor, state: State, *, masks: Sequence[Masks] = (), backward: bool = False,
+               precision: str = "float32") -> tuple[Tensor, State]:
+        """tokens (T, B) → the last layer's outputs (T, B, H) and the state after.
+
+        `masks`: what the layers drop. `backward`: of the tower that reads backward, which is given its tokens in the order that it reads
+        them in, the last one first. `precision` as in kernels.
         """
         new, outputs = [], tokens
         for number, layer in enumerate(self.back if backward else self.layers):
             source, ids = (outputs, None) if number else (self.embedding, tokens)
             assert isinstance(layer, Layer)
-            w_h = thinned(layer.w_h, layer.w_h.shape, weight_drop, generator) if weight_drop and layer.w_h is not None else None
+            mask = masks[number] if masks else Masks()
+            w_h = None if mask.weights is None or layer.w_h is None else layer.w_h * mask.weights
             outputs, after = layer(source, state[number], tokens=ids, w_h=w_h, precision=precision)
-            if dropout:
-                outputs = thinned(outputs, outputs.shape[1:], dropout, generator)
+            if mask.outputs is not None:
+                outputs = outputs * mask.outputs.to(outputs.dtype)
             new.append(after)
         return outputs, tuple(new)
 
-    def both(self, before: Tensor, after: Tensor, state: State, back: State, *, dropout: float = 0.0, weight_drop: float = 0.0,
-             generator: torch.Generator | None = None, precision: str = "float32") -> tuple[Tensor, State]:
+    def both(self, before: Tensor, after: Tensor, state: State, back: State, *, masks: Sequence[Masks] = (),
+             precision: str = "float32") -> tuple[Tensor, State]:
         """What the output layer of a bidirectional model sees (T, B, 2H), and the forward state after.
 
         before (T, B): the token before each predicted one. after (T+A, B): the token after each, and A more that the backward tower is
         to read first. `back`: its state at the right end of `after`.
         """
-        how: dict[str, Any] = {"dropout": dropout, "weight_drop": weight_drop, "generator": generator, "precision": precision}
-        forward, state = self.hidden(before, state, **how)
-        backward, _ = self.hidden(after.flip(0), back, backward=True, **how)
+        forward, state = self.hidden(before, state, masks=masks[: len(self.layers)], precision=precision)
+        backward, _ = self.hidden(after.flip(0), back, masks=masks[len(self.layers) :], backward=True, precision=precision)
         return torch.cat([forward, backward.flip(0)[: len(forward)]], 2), state
 
     def forward(self, tokens: Tensor, state: State, after: Tensor | None = None) -> tuple[Tensor, State]:
@@ -158,12 +184,6 @@ class Model(nn.Module):
         with torch.no_grad():
             for name, value in self.named_parameters():
                 value.copy_(torch.from_numpy(weights[name]))
-
-
-def thinned(values: Tensor, mask: torch.Size, share: float, generator: torch.Generator | None) -> Tensor:
-    """The values with a share of them at zero and the rest larger for it. The mask, of a shape of its own, is repeated over the others."""
-    keep = values.new_empty(mask).bernoulli_(1 - share, generator=generator)
-    return values * (keep / (1 - share))
 
 
 def detached(state: State) -> State:

@@ -17,12 +17,13 @@ from charrnn.evaluation import Held, score
 from charrnn.reasons import Choice, Outlook
 from charrnn.recipe import Plan
 from charrnn.trainer import SCORED, Trainer, multiplies_bfloat16
+from charrnn.world import World
 
 PROBE = 1.0  # seconds that measuring the speed may take
 
 
 def measure(trainer: Trainer, choices: Iterable[int], limit: float) -> tuple[int, float, float]:
-    """The fastest of the numbers of threads to choose from, and the seconds that a step and an evaluation take with it; `trainer` is
+    """‖ The fastest of the numbers of threads to choose from, and the seconds that a step and an evaluation take with it; `trainer` is
     used up. Another busy process on the machine can make one thread the faster way."""
     threads, per_step = min(((count, pace(trainer, count, limit)) for count in choices), key=lambda found: found[1])
     machine.use_threads(threads)
@@ -34,11 +35,12 @@ def measure(trainer: Trainer, choices: Iterable[int], limit: float) -> tuple[int
 
 
 def pace(trainer: Trainer, threads: int, limit: float) -> float:
-    """The seconds that a step takes, measured for about `limit` seconds."""
+    """‖ The seconds that a step takes, measured for about `limit` seconds by rank 0's clock."""
     machine.use_threads(threads)
     times: list[float] = []
     end = time.monotonic() + limit
-    while len(times) < 4 or (time.monotonic() < end and len(times) < 200):
+    trainer.say = lambda: (time.monotonic() < end,)
+    while len(times) < 4 or (trainer.heard[0][0] and len(times) < 200):
         began = time.perf_counter()
         trainer.step()
         times.append(time.perf_counter() - began)
@@ -61,20 +63,26 @@ class Planned:
                 "reasons": {choice.name: choice.reason for choice in self.choices}}
 
 
-def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, began: float, measuring: bool = False) -> Planned:
-    """The plan for a new run; the speed is measured where time is what is given, or if `measuring`. `began`: when the run did."""
-    tokens = corpus.training.tokens
+def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, began: float, measuring: bool = False,
+            world: World | None = None) -> Planned:
+    """‖ The plan for a new run; the speed is measured where time is what is given, or if `measuring`. `began`: when the run did."""
+    world, tokens = world or World(), corpus.training.tokens
     model = recipe.shape(config, tokens, corpus.tokenizer.size)
-    cores = config.threads or machine.cores()
+    cores = config.threads or world.cores()
+    able = all(one for one, in world.agree(multiplies_bfloat16(where)))
     known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out,
-                             "precision": recipe.precision(config, multiplies_bfloat16(where))}
-    threads = config.threads or recipe.threads(model, *recipe.rows_and_window(config, tokens), cores)
+                             "precision": recipe.precision(config, able), "processes": world.size}
+    rows, window = recipe.rows_and_window(config, tokens)
+    threads = config.threads or recipe.threads(model, -(-rows // world.size), window, cores)
     timed, plan = recipe.budget(config) is not None, recipe.plan(config, model, tokens, seconds_per_step=1.0, threads=threads, **known)
     ahead = None
     if timed or measuring:
-        choices = {cores, 1} if timed and not config.threads else {threads}
-        threads, per_step, per_evaluation = measure(Trainer(corpus, config, model, plan, where), sorted(choices), PROBE / len(choices))
-        spent = time.monotonic() - began
+        choices = list({cores, 1} if timed and not config.threads else {threads})
+        choices = world.shared(sorted(choices))
+        trainer = Trainer(corpus, config, model, plan, where, world)
+        threads, per_step, per_evaluation = measure(trainer, choices, PROBE / len(choices))
+        threads, (per_step, per_evaluation, spent) = world.shared(threads), world.shared(
+            (per_step, per_evaluation, time.monotonic() - began))
         plan = recipe.plan(config, model, tokens, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation, spent=spent,
                            threads=threads, **known)
         ahead = reasons.outlook(model, plan, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation, spent=spent)

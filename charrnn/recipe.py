@@ -91,6 +91,7 @@ class Plan(Config):
     evaluate_every: int = setting(1, "", low=1)
     threads: int = setting(1, "", low=1)
     precision: str = setting("float32", "", choices=PRECISIONS, later=True)
+    shards: int = setting(1, "", low=1, high=65536, later=True)
 
 
 def shape(config: TrainingConfig, tokens: int, vocabulary: int) -> ModelConfig:
@@ -121,7 +122,8 @@ def rows_and_window(config: TrainingConfig, tokens: int) -> tuple[int, int]:
 
 
 def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int = 1, held_out: bool = True, seconds_per_step: float = 0.0,
-         seconds_per_evaluation: float = 0.0, spent: float = 0.0, threads: int = 1, precision: str = "float32") -> Plan:
+         seconds_per_evaluation: float = 0.0, spent: float = 0.0, threads: int = 1, precision: str = "float32",
+         processes: int = 1) -> Plan:
     """The plan for a training part of so many tokens, of which `scored` more are evaluated now and then; the speeds and the seconds
     spent so far matter only where time is what is given.
 
@@ -145,4 +147,4 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
         dropout=dropped, weight_drop=0.0 if model.cell == "mlp" else thinned,
-        evaluate_every=-(-steps // evaluations), threads=threads, precision=precision)
+        evaluate_every=-(-steps // evaluations), threads=threads, precision=precision, shards=min(config.shards or processes, rows))

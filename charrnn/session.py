@@ -36,10 +36,11 @@ def mended(path: Path, content: bytes) -> None:
 
 
 class Session:
-    """A trainer and the folder that it is saved to."""
+    """A trainer and the folder that it is saved to, which rank 0 alone writes."""
 
     def __init__(self, trainer: Trainer, run: Path, threads: int) -> None:
         self.trainer, self.run, self.corpus, self.threads = trainer, run, trainer.corpus, threads
+        self.world, self.leads = trainer.world, not trainer.world.rank
         self.better = False  # than the model on disk
         self.failed = ""  # why the last save failed
         self.saved = time.monotonic()
@@ -56,6 +57,8 @@ class Session:
 
     def mend(self) -> None:
         """The model and the metrics as the state has them: it may have been written just before its process was killed. StorageError."""
+        if not self.leads:
+            return
         if self.trainer.progress.best:
             mended(self.run / checkpoint.MODEL, self.model())
         mended(self.run / checkpoint.METRICS, self.metrics())
@@ -88,7 +91,7 @@ class Session:
             seconds=trainer.progress.seconds, remaining=(steps - step) * per_step / speed)
 
     def evaluated(self, stop: Callable[[], bool]) -> Evaluation | Notice:
-        """Score the validation part; keep the model if it is the best so far. Where anything is not finite: go back. Halted."""
+        """‖ Score the validation part; keep the model if it is the best so far. Where anything is not finite: go back. Halted."""
         trainer, progress = self.trainer, self.trainer.progress
         result = trainer.validate(stop)
         if not math.isfinite(result.nats) or not trainer.finite():
@@ -118,7 +121,7 @@ class Session:
                                                f"{LOWER**progress.retreats:.2g} times the learning rate")
 
     def keep_time(self, offset: float) -> None:
-        """Where time is what was given: plan the rest of the run again if the machine's pace has changed, so that it ends in time.
+        """‖ Where time is what was given: plan the rest of the run again if the machine's pace has changed, so that it ends in time.
         Called after an evaluation; the run's seconds are time.monotonic() + offset."""
         progress, now = self.trainer.progress, time.monotonic()
         evaluating = now + offset - progress.seconds
@@ -126,15 +129,15 @@ class Session:
         if self.budget is None or step == progress.step:  # the evaluation was left over from the session before
             return
         per_step = (now - since - evaluating) / (progress.step - step)
-        every, left = self.trainer.plan.evaluate_every, progress.steps - progress.step
+        every, steps = self.trainer.plan.evaluate_every, progress.steps
         per_step += evaluating / every  # each stretch of steps brings its evaluation
-        expected = now + offset + left * per_step
+        expected = now + offset + (steps - progress.step) * per_step
         if abs(expected - self.budget) > 0.03 * self.budget:
             steps = progress.step + max(1, int((self.budget - now - offset) / per_step))
             most = recipe.most_steps(self.corpus.training.tokens, self.trainer.plan.batch, self.trainer.plan.window)
             steps = min(steps, max(most, self.trainer.plan.steps))
-            if steps != progress.steps:
-                progress.plan_again(steps)
+        if (steps := self.world.shared(steps)) != progress.steps:
+            progress.plan_again(steps)
 
     def run_with(self, weights: dict[str, NDArray[np.float32]]) -> Run:
         """A model of these weights, as a run with the best figures so far."""
@@ -156,12 +159,15 @@ class Session:
         return "".join(json.dumps(dict(zip(names, point))) + "\n" for point in self.trainer.progress.curve).encode()
 
     def save(self, last: bool) -> Iterator[Saved | Notice]:
-        """Write the exact state, and after it what can be made from it: the best model and the metrics. What fails is told and tried
+        """‖ Write the exact state, and after it what can be made from it: the best model and the metrics. What fails is told and tried
         again later; StorageError where this is the `last` save. A state that is not finite is not written."""
         trainer, progress = self.trainer, self.trainer.progress
         self.saved = time.monotonic()
         if not trainer.finite():
             yield Notice(step=progress.step, text="weights or moments are no longer numbers: they are not saved")
+            return
+        tensors = trainer.tensors()
+        if not self.leads:
             return
         about = {"kind": "resume", "model": trainer.model.config.as_json(), "training": trainer.config.as_json(),
                  "plan": trainer.plan.as_json(), "text": self.corpus.digest, "tokenizer": self.corpus.tokenizer.digest,
@@ -169,7 +175,7 @@ class Session:
         paths = [self.run / name for name in (checkpoint.MODEL, checkpoint.RESUME, checkpoint.PREVIOUS, checkpoint.METRICS)]
         model, resume, previous, metrics = paths
         try:
-            checkpoint.write(resume, trainer.tensors(), about, previous)
+            checkpoint.write(resume, tensors, about, previous)
             if self.better:
                 write_whole(model, self.model())
             write_whole(metrics, self.metrics())

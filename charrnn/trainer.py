@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -24,9 +25,10 @@ from charrnn.errors import CheckpointError, TrainingError
 from charrnn.evaluation import score
 from charrnn.kernels import bfloat16, cudnn, summed_nats
 from charrnn.metrics import Score
-from charrnn.model import Model, State, detached
+from charrnn.model import Masks, Model, State, detached
 from charrnn.recipe import Plan
 from charrnn.tokenizer import Tokenizer
+from charrnn.world import Halted, World, bounds
 
 # Tokens right of a window that a backward tower reads first, so that it comes to the window with a state. On The Time Machine 0, 16, 32, 64
 # of them gave 0.773, 0.770, 0.770, 0.773 pseudo-nats for 7.2, 7.7, 7.9, 9.0 s: a few are enough, as truncation asks.
@@ -52,10 +54,6 @@ def first(part: Part, count: int, tokenizer: Tokenizer) -> Part:
     text = tokenizer.decode(tokens)
     unknown = 0 if tokenizer.escape is None else int((tokens == tokenizer.escape).sum())
     return Part(Store.of(tokens), count, len(text), len(text.encode()), unknown)
-
-
-class Halted(Exception):
-    """Something long was asked to stop."""
 
 
 class Watched:
@@ -136,23 +134,46 @@ def _of_types(item: Any, kinds: tuple[type, ...], name: str) -> tuple[Any, ...]:
     return tuple(item)
 
 
-class Trainer:
-    """The model and everything that changes with it from step to step."""
+def joint(states: Sequence[State]) -> State:
+    """The rows of several states, one after the other."""
+    return states[0] if len(states) == 1 else tuple(tuple(map(torch.cat, zip(*layer))) for layer in zip(*states))
 
-    def __init__(self, corpus: Corpus, config: TrainingConfig, model: ModelConfig, plan: Plan, device: torch.device) -> None:
-        self.corpus, self.config, self.plan, self.device = corpus, config, plan, device
-        self.precision = plan.precision if multiplies_bfloat16(device) else "float32"
+
+class Trainer:
+    """The model and everything that changes with it from step to step.
+
+    The rows of a batch are divided into plan.shards, whose gradients are made one by one and added up in their order, wherever each was
+    made: so the result is the same to the bit for any number of processes. (The idea is EasyScale's, Li et al. 2023.) Each process of the
+    `world` has some of the shards, and of the recurrent state their rows; all else is the same in all of them.
+    """
+
+    def __init__(self, corpus: Corpus, config: TrainingConfig, model: ModelConfig, plan: Plan, device: torch.device,
+                 world: World | None = None) -> None:
+        self.corpus, self.config, self.plan, self.device, self.world = corpus, config, plan, device, world or World()
+        able = all(one for one, in self.world.agree(multiplies_bfloat16(device)))
+        self.precision = plan.precision if able else "float32"
         self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
         self.served = cudnn.serves(model.cell, model.activation, model.gru_reset)  # other cells go step by step, and casting would cost
         self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr, precision=self.precision)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed,
                                AHEAD if model.bidirectional else 0)
-        self.state: State = self.model.zero_state(plan.batch)
+        rows, own = bounds(plan.batch, plan.shards), bounds(plan.shards, self.world.size)
+        self.starts = [rows[shard] for shard in own]  # each process's first row, and the number of rows
+        begin, end = own[self.world.rank], own[self.world.rank + 1]
+        self.rows, self.shards = range(rows[begin], rows[end]), [slice(rows[k], rows[k + 1]) for k in range(begin, end)]
+        self.gradients = self.world.gradients(self.model.parameters(), plan.shards)
+        self.say: Callable[[], Sequence[float]] = tuple  # what this process tells the others with each step
+        self.heard: list[list[float]] = []  # what each said with the last one
+        self.rest()
         self.scored = first(corpus.validation, SCORED, corpus.tokenizer)
         self.progress = Progress(plans=[(0, 0.0, plan.steps)])
         self.learning_rate = self.gradient_norm = 0.0
         self.keep()
+
+    def rest(self) -> None:
+        """The state is zero."""
+        self.state: State = self.model.zero_state(len(self.rows))
 
     def keep(self) -> None:
         """These weights are the best so far; where training diverges it goes back to them."""
@@ -169,56 +190,67 @@ class Trainer:
         progress.in_a_row = 0
         self.model.load(self.best)
         self.optimizer.reset()
-        self.state = self.model.zero_state(self.plan.batch)
+        self.rest()
 
     def finite(self) -> bool:
-        """Whether all of the state is."""
-        return all(np.isfinite(value).all() for value in self.tensors().values() if value.dtype.kind == "f")
+        """‖ Whether all of the state is."""
+        here = all(np.isfinite(value).all() for value in self._own_tensors().values() if value.dtype.kind == "f")
+        return all(one for one, in self.world.agree(here))
 
     def update(self, window: Window) -> float:
-        """One step on a window; the nats per token that it cost. Where these or the gradient are not finite nothing is learnt from it,
-        the next window starts from the zero state, and the result is nan."""
+        """‖ One step on this process's rows of a window; the nats per token that all rows cost. Where these or the gradient are not finite
+        nothing is learnt from it, the next window starts from the zero state, and the result is nan."""
         if window.fresh:
-            self.state = self.model.zero_state(self.plan.batch)
-        with machine.shortened(self.device) if self.served else contextlib.nullcontext():
-            loss, total, state = self._losses(window)
-        total.backward()  # type: ignore[no-untyped-call]
+            self.rest()
+        masks = self.model.masks(self.plan.batch, dropout=self.plan.dropout, weight_drop=self.plan.weight_drop, generator=self.generator)
+        costs, states = [], []
+        for shard in self.shards:
+            with machine.shortened(self.device) if self.served else contextlib.nullcontext():
+                loss, total, state = self._losses(window, shard, masks)
+            total.backward()  # type: ignore[no-untyped-call]
+            self.gradients.take()
+            costs.append(float(loss.detach()))
+            states.append(detached(state))
+        costs, self.heard = self.gradients.summed(costs, self.say())
+        nats = sum(costs[1:], start=costs[0])
         self.gradient_norm = optim.clip(self.model.parameters(), self.config.clip)
-        nats = float(loss.detach())
         if not math.isfinite(nats + self.gradient_norm):
             self.optimizer.clear()
-            self.state = self.model.zero_state(self.plan.batch)
+            self.rest()
             return math.nan
         share = optim.schedule(self.progress.way()) * LOWER**self.progress.retreats
         self.learning_rate = share * self.plan.lr
         self.optimizer.step(share)
-        self.state = detached(state)
+        if states:
+            self.state = joint(states)
         return nats
 
-    def _losses(self, window: Window) -> tuple[Tensor, Tensor, State]:
-        """What a token costs in nats, what the gradient is taken of, and the state after."""
-        inputs, targets = (torch.from_numpy(part).to(self.device) for part in (window.inputs, window.targets))
-        how: dict[str, Any] = {"dropout": self.plan.dropout, "weight_drop": self.plan.weight_drop,
-                               "generator": self.generator, "precision": self.precision}
+    def _losses(self, window: Window, shard: slice, masks: Sequence[Masks]) -> tuple[Tensor, Tensor, State]:
+        """What a shard adds to the nats per token of all rows, what its gradient is taken of, and its state after."""
+        here = slice(shard.start - self.rows.start, shard.stop - self.rows.start)
+        inputs, targets = (torch.from_numpy(part[:, here]).to(self.device) for part in (window.inputs, window.targets))
+        before: State = tuple(tuple(part[here] for part in layer) for layer in self.state)
+        how: dict[str, Any] = {"masks": [mask.of(shard) for mask in masks], "precision": self.precision}
         w, b, targets = self.model.output["w"], self.model.output["b"], targets.flatten()
+        count = len(window.targets) * self.plan.batch
         nats_of = functools.partial(summed_nats, precision=self.precision)
         if self.model.config.bidirectional:
-            after = torch.from_numpy(window.after).to(self.device)
-            hidden, state = self.model.both(inputs, after, self.state, self.model.zero_state(inputs.shape[1]), **how)
+            after = torch.from_numpy(window.after[:, here]).to(self.device)
+            hidden, state = self.model.both(inputs, after, before, self.model.zero_state(inputs.shape[1]), **how)
         else:
-            hidden, state = self.model.hidden(inputs, self.state, **how)
-        loss = total = nats_of(hidden.flatten(0, 1), w, b, targets) / targets.numel()
+            hidden, state = self.model.hidden(inputs, before, **how)
+        loss = total = nats_of(hidden.flatten(0, 1), w, b, targets) / count
         if self.model.config.bidirectional:
             for side, part in zip(hidden.chunk(2, dim=2), w.chunk(2)):
-                total = total + ALONE * nats_of(side.flatten(0, 1).contiguous(), part, b, targets) / targets.numel()
+                total = total + ALONE * nats_of(side.flatten(0, 1).contiguous(), part, b, targets) / count
             total = total / (1 + 2 * ALONE)
         return loss, total, state
 
     def step(self) -> tuple[float, int]:
-        """The next update; the nats per token it cost (nan: it was skipped) and how many tokens it read."""
+        """‖ The next update; the nats per token it cost (nan: it was skipped) and how many tokens it read."""
         progress = self.progress
-        window = self.batches[progress.step]
-        nats, count = self.update(window), window.targets.size
+        window = self.batches.window_of(progress.step, self.rows)
+        nats, count = self.update(window), len(window.targets) * self.plan.batch
         progress.step += 1
         if math.isnan(nats):
             progress.in_a_row += 1
@@ -229,17 +261,22 @@ class Trainer:
         return nats, count
 
     def validate(self, stop: Callable[[], bool] = lambda: False) -> Score:
-        """The validation part, from a state of its own: all of it, or the first SCORED tokens of a longer one. Halted when `stop` says
+        """‖ The validation part, from a state of its own: all of it, or the first SCORED tokens of a longer one. Halted when `stop` says
         yes meanwhile."""
         part = self.scored
-        nats = score(self.model, Watched(part.store, stop)) + part.unknown * self.corpus.tokenizer.unknown_nats
-        return Score(nats, part.tokens, part.characters, part.bytes)
+        nats = self.world.shared(self.world.lead(lambda asked: score(self.model, Watched(part.store, asked)), stop)) or 0.0
+        return Score(nats + part.unknown * self.corpus.tokenizer.unknown_nats, part.tokens, part.characters, part.bytes)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """The exact state, as arrays."""
+        """‖ The exact state, as arrays."""
+        counts = [end - begin for begin, end in itertools.pairwise(self.starts)]
+        return self._own_tensors(tuple(tuple(self.world.rows(part, counts) for part in parts) for parts in self.state))
+
+    def _own_tensors(self, state: State | None = None) -> dict[str, NDArray[Any]]:
+        """The same with this process's rows of the recurrent state, or with that `state`."""
         out: dict[str, NDArray[Any]] = {f"weights.{name}": value for name, value in self.model.weights().items()}
         out |= {f"optimizer.{name}": value.cpu().numpy() for name, value in self.optimizer.state().items()}
-        for layer, parts in enumerate(self.state):
+        for layer, parts in enumerate(state or self.state):
             for number, part in enumerate(parts):
                 out[f"state.{layer}.{number}"] = part.cpu().numpy()
         out |= {f"best.{name}": value for name, value in self.best.items()}
@@ -253,7 +290,8 @@ class Trainer:
         shapes = self.model.config.shapes()
         expected = {f"weights.{name}": shape for name, shape in shapes.items()}
         checkpoint.check_tensors(tensors, expected, "weights.", np.float32)
-        states = {f"state.{i}.{j}": tuple(part.shape) for i, parts in enumerate(self.state) for j, part in enumerate(parts)}
+        row = (self.plan.batch, self.model.config.hidden)
+        states = {f"state.{i}.{j}": row for i, parts in enumerate(self.state) for j in range(len(parts))}
         checkpoint.check_tensors(tensors, states, "state.", np.float32)
         moments = self.optimizer.state()
         checkpoint.check_tensors(tensors, {f"optimizer.{name}": tuple(value.shape) for name, value in moments.items()}, "optimizer.",
@@ -262,6 +300,6 @@ class Trainer:
         self.best = {name: tensors[f"best.{name}"] for name in shapes}
         self.model.load({name: tensors[f"weights.{name}"] for name in shapes})
         self.optimizer.restore({name: torch.from_numpy(tensors[f"optimizer.{name}"]) for name in moments})
-        self.state = tuple(tuple(torch.from_numpy(tensors[f"state.{i}.{j}"].copy()).to(self.device) for j in range(len(parts)))
-                           for i, parts in enumerate(self.state))
+        self.state = tuple(tuple(torch.from_numpy(tensors[f"state.{i}.{j}"][self.rows.start : self.rows.stop].copy()).to(self.device)
+                                 for j in range(len(parts))) for i, parts in enumerate(self.state))
         self.generator.set_state(torch.from_numpy(tensors["generator"].copy()))

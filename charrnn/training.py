@@ -23,8 +23,9 @@ from charrnn.events import Event, Notice
 from charrnn.planning import planned
 from charrnn.recipe import Plan
 from charrnn.session import Session
-from charrnn.trainer import SKIPPED, Halted, Progress, Trainer
+from charrnn.trainer import SKIPPED, Progress, Trainer
 from charrnn.transfer import copy_weights
+from charrnn.world import Halted, World
 
 PATIENCE = 8  # evaluations without a better one before training stops
 SHOW_EVERY = 0.2  # seconds between two step events
@@ -34,38 +35,50 @@ SAVE_LATEST = 60.0  # and at most
 
 
 def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = False, init_from: Run | None = None,
-          stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+          stop: Callable[[], bool] = lambda: False, world: World | None = None) -> Iterator[Event]:
     """Train on `corpus` into the folder `run`, which is made; yields what happens, an End last.
 
     resume: go on from the state in the folder, exactly. init_from: start from another run's weights. `stop` is asked after each
     step and while the validation part is scored; once it says yes the state is saved and the run ends as interrupted. A save that fails
-    on the way is told and tried again later. Raises UsageError, CheckpointError, TrainingError and StorageError.
+    on the way is told and tried again later. Each process of a `world` does this; rank 0 alone writes. Raises UsageError, CheckpointError,
+    TrainingError and StorageError.
     """
     began = time.monotonic()
     notes = list(corpus.notes)
-    where = machine.device(config.device)
+    world = world or World()
+    where = world.device(config.device)
     makings: dict[str, Any] = {}
     lines: tuple[str, ...] = ()
     if resume:
-        trainer, makings = resumed(corpus, config, run, where, notes)
+        trainer, makings = resumed(corpus, config, run, where, notes, world)
         if trainer.precision != trainer.plan.precision:
             notes.append(f"begun in {trainer.plan.precision}, which this processor or device does not multiply: goes on in "
                          f"{trainer.precision}, to other bytes than where it was begun")
     else:
-        with storage(run):
-            run.mkdir(parents=True, exist_ok=True)
-        trainer, lines = fresh(corpus, config, init_from, where, notes, began)
+        if not world.rank:
+            with storage(run):
+                run.mkdir(parents=True, exist_ok=True)
+        trainer, lines = fresh(corpus, config, init_from, where, notes, began, world)
     if trainer.scored.tokens < corpus.validation.tokens:
         notes.append(f"scored while training: the first {trainer.scored.characters:,} of the {corpus.validation.characters:,} characters "
                      "held out")
     progress, plan = trainer.progress, trainer.plan
-    session = Session(trainer, run, machine.use_threads(config.threads or plan.threads))
+    if plan.shards < world.size:
+        notes.append(f"{world.size - plan.shards} of {world.size} processes have no rows: the batch of this run is in {plan.shards} parts "
+                     "(--shards)")
+    session = Session(trainer, run, machine.use_threads(config.threads or min(plan.threads, world.cores())))
     if resume:
         notes.extend(session.differences(makings))
         session.mend()
     earlier = progress.seconds
     shown = sampled = time.monotonic()
     tokens, paid, busy = 0, 0.0, 0.0  # since the last step event
+
+    def said(limit: float) -> tuple[bool, bool]:
+        """Whether to stop; and, which counts if rank 0 says it, whether to save."""
+        return stop(), time.monotonic() - session.saved >= limit
+
+    trainer.say = lambda: said(SAVE_LATEST)
     yield session.start(tuple(notes), lines)
     while not progress.done:
         if not progress.due:
@@ -84,22 +97,23 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
                 yield Notice(step=progress.step, text="the loss or its gradient is not a number: nothing is learnt from this step")
             if progress.in_a_row == SKIPPED:
                 yield session.retreated()
-        evaluated = False
+        heard = trainer.heard
         if progress.due:
             with contextlib.suppress(Halted):
                 yield session.evaluated(stop)
-                progress.due, evaluated = False, True
+                progress.due = False
                 last = progress.step == progress.steps
                 if not last:
                     session.keep_time(earlier - began)
                 progress.seconds = earlier + time.monotonic() - began
                 if last or (progress.waited >= PATIENCE and corpus.held_out):
                     progress.done = "finished" if last else "stopped early"
-        ending = bool(progress.done) or progress.due or stop()
-        if ending or time.monotonic() - session.saved >= (SAVE_EVERY if evaluated else SAVE_LATEST):
+                heard = world.agree(*said(SAVE_EVERY))
+        ending = bool(progress.done) or progress.due or any(stopping for stopping, _ in heard)
+        if ending or heard[0][1]:
             yield from session.save(last=ending)
         telling = progress.done or (not ending and time.monotonic() - sampled >= SAMPLE_EVERY)
-        if telling and not trainer.model.config.bidirectional:
+        if telling and session.leads and not trainer.model.config.bidirectional:
             yield session.sample()
             sampled = time.monotonic()
         if ending:
@@ -108,21 +122,23 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
 
 
 def fresh(corpus: Corpus, config: TrainingConfig, init_from: Run | None, where: torch.device, notes: list[str],
-          began: float) -> tuple[Trainer, tuple[str, ...]]:
-    """A trainer at step 0, and its plan in a few lines."""
-    made = planned(corpus, config, where, began=began)
-    trainer = Trainer(corpus, config, made.model, made.plan, where)
+          began: float, world: World) -> tuple[Trainer, tuple[str, ...]]:
+    """‖ A trainer at step 0, and its plan in a few lines."""
+    made = planned(corpus, config, where, began=began, world=world)
+    trainer = Trainer(corpus, config, made.model, made.plan, where, world)
     if init_from is not None:
         notes.extend(copy_weights(trainer.model, corpus.tokenizer, init_from))
-        trainer.keep()
+    world.spread(trainer.model.parameters())
+    trainer.keep()
     return trainer, reasons.short(made.choices, made.outlook)
 
 
-def resumed(corpus: Corpus, config: TrainingConfig, run: Path, where: torch.device, notes: list[str]) -> tuple[Trainer, Any]:
-    """The trainer as the run's folder holds it, and the machine's makings when it was written. CheckpointError when the text or a
+def resumed(corpus: Corpus, config: TrainingConfig, run: Path, where: torch.device, notes: list[str],
+            world: World) -> tuple[Trainer, Any]:
+    """‖ The trainer as the run's folder holds it, and the machine's makings when it was written. CheckpointError when the text or a
     setting is another one."""
     path = run / checkpoint.RESUME
-    tensors, about, warning = checkpoint.newest_state(run)
+    tensors, about, warning = world.carried(lambda: checkpoint.newest_state(run))
     try:
         recorded = TrainingConfig.from_json(about["training"])
         if about["text"] != corpus.digest:
@@ -137,13 +153,15 @@ def resumed(corpus: Corpus, config: TrainingConfig, run: Path, where: torch.devi
             raise CheckpointError(f"its model has {model.vocabulary} tokens, the text {corpus.tokenizer.size}")
         if plan.batch * plan.window > corpus.training.tokens:
             raise CheckpointError("its batch is larger than the text")
+        if plan.shards > plan.batch:
+            raise CheckpointError(f"its batch has {plan.batch} rows in {plan.shards} parts")
         progress = Progress.from_json(about["progress"])
         weights = {f"weights.{name}": shape for name, shape in model.shapes().items()}
         checkpoint.check_tensors(tensors, weights, "weights.", np.float32)  # before a model of that size is made
-        trainer = Trainer(corpus, recorded, model, plan, where)
+        trainer = Trainer(corpus, recorded, model, plan, where, world)
         trainer.progress = progress
         trainer.restore(tensors)
-        if warning:
+        if warning and not world.rank:
             notes.append(warning)
             with storage(path):
                 os.replace(run / checkpoint.PREVIOUS, path)  # before the next save makes the damaged one the previous

@@ -14,23 +14,23 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 LISTED = """
     errors visible disk interrupt compression cells config
     tokens word pieces unigram subword tokenizer text fingerprint store corpus batches fetch
-    machine packing runtime stepper container checkpoint gaps sampling filling settings inspection trace units novelty
+    machine world packing runtime stepper container checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
-    model metrics recipe reasons optim evaluation dynamic gradients transfer advice events trainer planning session training
-    comparison recall api
+    model metrics recipe reasons optim distributed beginning evaluation dynamic gradients transfer advice events trainer planning session
+    training comparison recall api
     curve drawings report plots lines picture dashboard tables versus heat screen options cli __main__
 """
 ORDER = LISTED.split()
 
 # These alone may need torch as they are loaded; machine needs it in its functions.
-TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "optim", "evaluation", "dynamic",
-         "gradients", "transfer", "trainer", "planning", "session", "training", "comparison", "recall"}
+TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "optim", "distributed", "evaluation",
+         "dynamic", "gradients", "transfer", "trainer", "planning", "session", "training", "comparison", "recall"}
 
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {
-    "train": """--out --resume --init-from --dry-run --json --level --vocab-size --valid --encoding --errors --cell --layers --hidden
-        --embedding --bidirectional --activation --gru-reset --dropout --weight-drop --time --steps --epochs --batch --window --lr --clip
-        --seed --device --threads --precision""",
+    "train": """--out --resume --init-from --dry-run --timeout --json --level --vocab-size --valid --encoding --errors --cell --layers
+        --hidden --embedding --bidirectional --activation --gru-reset --dropout --weight-drop --time --steps --epochs --batch --window --lr
+        --clip --seed --device --threads --shards --precision""",
     "sample": """--novelty --dynamic --raw --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop
         --count --seed""",
     "fill": "--json --gap --length --count --width",

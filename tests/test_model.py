@@ -95,7 +95,8 @@ def test_recurrent_weights_begin_orthogonal_gate_by_gate_and_the_forget_gate_ope
 def test_dropout_keeps_one_mask_for_all_steps_of_a_row():
     config = ModelConfig(cell="rnn", hidden=200, embedding=0, vocabulary=4)
     model = Model(config)
-    hidden, _ = model.hidden(tokens(config), model.zero_state(B), dropout=0.4, generator=torch.Generator().manual_seed(0))
+    masks = model.masks(B, dropout=0.4, weight_drop=0.0, generator=torch.Generator().manual_seed(0))
+    hidden, _ = model.hidden(tokens(config), model.zero_state(B), masks=masks)
     dropped = hidden == 0
     assert (dropped == dropped[0]).all()
     assert 0.3 < dropped[0].float().mean() < 0.5
@@ -109,7 +110,8 @@ def test_dropout_keeps_one_mask_for_all_steps_of_a_row():
 def test_weight_drop_computes_with_the_weights_that_are_left(config):
     """As if the dropped recurrent weights were zero and the rest larger; and those alone get a gradient."""
     model, ids, share = Model(config, torch.Generator().manual_seed(5)).double(), tokens(config), 0.3
-    dropped, _ = model.hidden(ids, model.zero_state(B), weight_drop=share, generator=torch.Generator().manual_seed(0))
+    masks = model.masks(B, dropout=0.0, weight_drop=share, generator=torch.Generator().manual_seed(0))
+    dropped, _ = model.hidden(ids, model.zero_state(B), masks=masks)
     dropped.square().sum().backward()
     generator = torch.Generator().manual_seed(0)
     for layer in model.layers:
