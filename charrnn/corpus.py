@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charrnn.encoding import encoding
 from charrnn.errors import CharRNNError, StorageError, UsageError
-from charrnn.fingerprint import Fingerprint, Sketch
+from charrnn.fingerprint import Fingerprint, Sketch, last
 from charrnn.store import Shelf, Store, Writer, cache_folder, opened
 from charrnn.text import Text
 from charrnn.tokenizer import LEVELS, Tokenizer, build
-from charrnn.tokens import RARE, canonical
+from charrnn.tokens import RARE, canonical, cut
 
 FORMAT = 2
 SMALL = 1_000  # characters: a shorter text is trained on whole
@@ -111,40 +113,49 @@ def prepare(text: Text, *, level: str, vocab_size: int | None = None, valid: flo
 
 def write(text: Text, split: int, tokenizer: Tokenizer, key: dict[str, Any], path: Path | None) -> Shelf:
     """Encode both parts into the file `path`, or into one without a name; raises OSError."""
-    dtype = np.min_scalar_type(tokenizer.size - 1)
     sketch, unigram = Sketch(), np.zeros(tokenizer.size, np.int64)
     config, payload = tokenizer.to_bytes()
-    parts = []
-    with Writer(path) as file:
-        for start, stop in ((0, split), (split, text.characters)):
-            pieces = text.pieces(start=start, stop=stop)
-            counted = Counted(sketch.reading(pieces) if start == 0 else pieces)
-            tokens = unknown = 0
-            for ids in tokenizer.encode_pieces(counted):
-                known = tokenizer.model_ids(ids)
-                tokens += len(ids)
-                unknown += int(np.count_nonzero(ids > tokenizer.size))
-                if start == 0:
-                    unigram += np.bincount(known, minlength=tokenizer.size)
-                file.write(known.astype(dtype).tobytes())
-            parts.append({"tokens": tokens, "characters": stop - start, "bytes": counted.bytes, "unknown": unknown})
+    parts: list[dict[str, int]] = []
+    with Writer(path) as file, encoding(tokenizer, text.bytes) as encode:
+        training, validation = divided(text.pieces(), split)
+        for pieces, characters in ((training, split), (validation, text.characters - split)):
+            tokens = unknown = size = 0
+            for block in encode(following(cut(pieces, tokenizer.border), not parts)):
+                file.write(block.data)
+                tokens, unknown, size = tokens + block.tokens, unknown + block.unknown, size + block.bytes
+                if not parts:
+                    unigram += block.counts
+                    sketch.add(block.hashes)
+            parts.append({"tokens": tokens, "characters": characters, "bytes": size, "unknown": unknown})
         fingerprint = sketch.fingerprint()
-        for block in (payload, fingerprint.hashes.tobytes(), unigram.tobytes()):
-            file.write(block)
-        return file.finish({"key": key, "dtype": str(dtype), "parts": parts, "tokenizer": config,
+        for data in (payload, fingerprint.hashes.tobytes(), unigram.tobytes()):
+            file.write(data)
+        return file.finish({"key": key, "dtype": str(np.min_scalar_type(tokenizer.size - 1)), "parts": parts, "tokenizer": config,
                             "payload": len(payload), "hashes": len(fingerprint.hashes), "below": fingerprint.below})
 
 
-class Counted:
-    """The pieces that pass through, their bytes as UTF-8 counted."""
+def divided(pieces: Iterator[str], at: int) -> tuple[Iterator[str], Iterator[str]]:
+    """The first `at` characters of a text, and the rest, which is to be read after them: the text is gone through once."""
+    ahead: list[str] = []
 
-    def __init__(self, pieces: Iterable[str]) -> None:
-        self.pieces, self.bytes = pieces, 0
+    def first() -> Iterator[str]:
+        left = at
+        for piece in pieces:
+            yield piece[:left]
+            if left <= len(piece):
+                ahead.append(piece[left:])
+                return
+            left -= len(piece)
 
-    def __iter__(self) -> Iterator[str]:
-        for piece in self.pieces:
-            self.bytes += len(piece) if piece.isascii() else len(piece.encode())
-            yield piece
+    return first(), itertools.chain(ahead, pieces)
+
+
+def following(pieces: Iterable[str], sketched: bool) -> Iterator[tuple[str | None, str]]:
+    """The pieces of a text with what a sketch needs of what stands before each."""
+    before = ""
+    for piece in pieces:
+        yield before if sketched else None, piece
+        before = last(before, piece)
 
 
 def restored(shelf: Shelf, key: dict[str, Any], text: Text, notes: tuple[str, ...]) -> Corpus:

@@ -59,9 +59,10 @@ class Fingerprint:
 
     @staticmethod
     def of(pieces: Iterable[str]) -> Fingerprint:
-        sketch = Sketch()
-        for _ in sketch.reading(pieces):
-            pass
+        sketch, before = Sketch(), ""
+        for piece in pieces:
+            sketch.read(before, piece)
+            before = last(before, piece)
         return sketch.fingerprint()
 
     def overlap(self, pieces: Iterable[str]) -> float:
@@ -78,6 +79,11 @@ class Fingerprint:
         return found / sampled if sampled else 0.0
 
 
+def last(before: str, piece: str) -> str:
+    """What a sketch needs of a text that has been read for the piece that follows."""
+    return (before + piece[-(LENGTH - 1) :])[-(LENGTH - 1) :]
+
+
 class Sketch:
     """A fingerprint in the making: the KEPT smallest hashes, so that a text that repeats itself has as many."""
 
@@ -86,16 +92,18 @@ class Sketch:
         self._below = ALL
         self._waiting: list[Hashes] = []
 
-    def reading(self, pieces: Iterable[str]) -> Iterator[str]:
-        """Pass the pieces of a text on, and take them in."""
-        tail = ""
-        for piece in pieces:
-            for hashes in hashes_of([tail + piece]):
-                self._waiting.append(hashes[hashes <= np.uint64(self._below - 1)])
-                if sum(map(len, self._waiting)) > KEPT:
-                    self._merge()
-            tail = (tail + piece)[-(LENGTH - 1) :]
-            yield piece
+    def read(self, before: str, piece: str) -> Hashes:
+        """Take in a piece, of which `before` are the characters (LENGTH−1, where there are as many) that it follows. Those of its hashes
+        that may be among the smallest: all that another sketch needs of it."""
+        return np.concatenate([np.empty(0, np.uint64), *map(self.add, hashes_of([before + piece]))])
+
+    def add(self, hashes: Hashes) -> Hashes:
+        """Take in hashes; those of them that may be among the smallest."""
+        hashes = hashes[hashes <= np.uint64(self._below - 1)]
+        self._waiting.append(hashes)
+        if sum(map(len, self._waiting)) > KEPT:
+            self._merge()
+        return hashes
 
     def _merge(self) -> None:
         smallest = np.unique(np.concatenate([self._hashes, *self._waiting]))

@@ -28,7 +28,7 @@ MAGIC = b"charrnn1"
 DIGEST = 32
 TAIL = DIGEST + 8 + len(MAGIC)
 BLOCK = 1 << 20
-STALE = 24 * 3600  # seconds after which an unfinished file is taken for one whose writer was killed
+STALE = 24 * 3600  # seconds after which, where there are no locks, an unfinished file is taken for one whose writer was killed
 
 
 class Shelf:
@@ -92,8 +92,7 @@ class Writer:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             sweep(path.parent)
-            self.aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-            self.fd = os.open(self.aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self.aside, self.fd = made(path)
         self._shelf = Shelf(self.fd)
         self._digest = hashlib.blake2b(digest_size=DIGEST)
 
@@ -129,11 +128,42 @@ class Writer:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that were killed left in the cache long ago."""
+    """Remove what writers that were killed left in the cache."""
     for path in folder.glob(".*.tokens.*.part"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < time.time() - STALE:
-                path.unlink()
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if abandoned(fd):
+                    path.unlink()
+            finally:
+                os.close(fd)
+
+
+def made(path: Path) -> tuple[Path, int]:
+    """A new file beside `path`, locked for as long as it is open, so that `sweep` leaves it alone; raises OSError."""
+    import fcntl
+
+    while True:
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        fd = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return aside, fd
+        os.close(fd)  # swept before it was locked
+
+
+def abandoned(fd: int) -> bool:
+    """Whether no process writes this file any more."""
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return os.fstat(fd).st_mtime < time.time() - STALE
+    return True
 
 
 def opened(path: Path) -> Shelf | None:

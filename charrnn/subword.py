@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -113,16 +113,9 @@ class SubwordTokenizer(Tokenizer):
         utf8(text)  # surrogates would become question marks
         return self._encode(UNITS.findall(text))
 
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        tail = ""
-        for piece in pieces:
-            utf8(piece)
-            units = UNITS.findall(tail + piece)
-            tail = units[-1] if units else ""
-            if len(units) > 1:
-                yield self._encode(units[:-1])
-        if tail:
-            yield self._encode(UNITS.findall(tail))
+    def border(self, text: str) -> int:
+        end = max(text.rfind("\n"), text.rfind(SPACE)) + 1  # both are symbols of their own, one by one
+        return end or len(text) - len(UNITS.findall(text)[-1]) if text else 0
 
     def _encode(self, units: list[str]) -> Ids:
         lists: list[list[int]] = self._processor.encode(units, num_threads=1)

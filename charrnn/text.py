@@ -102,16 +102,28 @@ class Text:
             raise DataError(f"{' and '.join(map(str, self._sources[:3]))}: empty; there is no text in it")
 
     def pieces(self, size: int = 1 << 20, start: int = 0, stop: int | None = None) -> Iterator[str]:
-        """Characters start..stop−1 in pieces of at most `size`."""
-        stop = self.characters if stop is None else min(stop, self.characters)
+        """Characters start..stop−1 in pieces of `size`, but for the last, whatever the files are like."""
+        waiting, length = [""], 0
+        for block in self._range(start, self.characters if stop is None else min(stop, self.characters)):
+            waiting.append(block)
+            length += len(block)
+            if length >= size:
+                whole = "".join(waiting)
+                end = length - length % size
+                yield from (whole[place : place + size] for place in range(0, end, size))
+                waiting, length = [whole[end:]], length - end
+        if length:
+            yield "".join(waiting)
+
+    def _range(self, start: int, stop: int) -> Iterator[str]:
+        """Characters start..stop−1 as they are read."""
         place = 0
         for source in self._sources:
             if place >= stop:
                 return
-            for piece in self._decoded(source):
-                for begin in range(max(0, start - place), min(len(piece), stop - place), size):
-                    yield piece[begin : min(begin + size, stop - place)]
-                place += len(piece)
+            for block in self._decoded(source):
+                yield block[max(0, start - place) : stop - place]
+                place += len(block)
                 if place >= stop:
                     return
         if place < stop:

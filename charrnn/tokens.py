@@ -7,7 +7,7 @@ import codecs
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -107,11 +107,27 @@ class Tokenizer(abc.ABC):
         codes, first = np.unique(ids[ids > self.size], return_index=True)
         return [chr(code) for code in codes[np.argsort(first)] - (self.size + 1)]
 
+    def border(self, text: str) -> int:
+        """A late place where a text may be cut, so that its parts, encoded each by itself, are the text encoded however it goes on; 0 where
+        none is found."""
+        return len(text)
+
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """The ids of a text that comes in pieces: joined, exactly those of the whole."""
-        for piece in pieces:
-            if piece:
-                yield self.encode(piece)
+        return map(self.encode, cut(pieces, self.border))
+
+
+def cut(pieces: Iterable[str], border: Callable[[str], int]) -> Iterator[str]:
+    """A text that comes in pieces, cut at borders (see Tokenizer.border) instead."""
+    rest = ""
+    for piece in pieces:
+        text = rest + piece
+        end = border(text)
+        rest = text[end:]
+        if end:
+            yield text[:end]
+    if rest:
+        yield rest
 
 
 def canonical(value: Any) -> bytes:

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,15 @@ from charrnn.tokens import (
     characters_of,
     check_characters,
     check_config,
+    cut,
 )
 
 SMALL_TEXT = 1_000  # characters: below this every word is kept, above it those seen twice
 COUNTED = 1_000_000  # distinct words counted at once; past it the rarest are forgotten, so that memory stays bounded
 MOST = 1 << 18  # symbols
 WRITTEN = 12 << 20  # bytes of them in the header of a run's file, which has 16 MiB for all that it says
-HELD_BACK = 2  # a word may go on after "don" and after "don'": the last two tokens of a piece wait for the next piece
+HELD_BACK = 2  # a word may go on after "don" and after "don'": the last two tokens of a text may be others when it goes on
+NEAR = 10_000  # characters at the end of a text in which something that is in no word is looked for
 
 
 @functools.cache
@@ -58,29 +60,34 @@ def any_mark() -> re.Pattern[str]:
     return re.compile(patterns()[2].pattern.split("{")[0].replace(r"\w", ""))
 
 
+@functools.cache
+def between_words() -> re.Pattern[str]:
+    """A character that is in no word, whatever stands beside it."""
+    return re.compile(patterns()[2].pattern.split("{")[0].replace("[", "[^'’\u200c\u200d"))
+
+
 def split(text: str) -> list[str]:
     """The tokens of a text; joined they are the text."""
     plain, unmarked, full = patterns()
     return (plain if text.isascii() else full if any_mark().search(text) else unmarked).findall(text)
 
 
-def split_pieces(pieces: Iterable[str]) -> Iterator[list[str]]:
-    """The tokens of a text that comes in pieces, exactly those of the whole."""
-    tail = ""
-    for piece in pieces:
-        tokens = split(tail + piece)
-        tail = "".join(tokens[-HELD_BACK:])
-        yield tokens[:-HELD_BACK]
-    yield split(tail)
+def border(text: str) -> int:
+    """A late place where a token of this text ends, however the text goes on."""
+    end = 0
+    for found in between_words().finditer(text, max(0, len(text) - NEAR)):
+        end = found.end()
+    return end or sum(map(len, split(text)[:-HELD_BACK]))
 
 
-def frequent_words(pieces: Iterable[str], characters: str) -> list[str]:
-    """The words of two of these characters or more that are worth a symbol, the most frequent first, then by code points."""
+def frequent_words(parts: Iterable[str], characters: str) -> list[str]:
+    """The words of two of these characters or more that are worth a symbol, the most frequent first, then by code points; of a text in
+    parts that end where tokens do."""
     counts: Counter[str] = Counter()
     length = forgotten = 0
-    for tokens in split_pieces(pieces):
-        length += sum(map(len, tokens))
-        counts.update(tokens)
+    for part in parts:
+        length += len(part)
+        counts.update(split(part))
         while len(counts) > COUNTED:
             forgotten += 1
             counts = Counter({word: count for word, count in counts.items() if count > forgotten})
@@ -126,7 +133,7 @@ class WordTokenizer(Tokenizer):
         if vocab_size < least:
             raise UsageError(f"a vocabulary of {vocab_size} has no room for the text's {len(characters)} different "
                              f"characters: {least} is the least at level word")
-        return cls(characters, fitting(characters, frequent_words(pieces(), characters)[: vocab_size - least]))
+        return cls(characters, fitting(characters, frequent_words(cut(pieces(), border), characters)[: vocab_size - least]))
 
     @classmethod
     def _restore(cls, config: dict[str, Any], payload: bytes) -> WordTokenizer:
@@ -141,13 +148,11 @@ class WordTokenizer(Tokenizer):
     def to_bytes(self) -> tuple[dict[str, Any], bytes]:
         return {"level": self.level, "characters": self.characters, "words": list(self.words)}, b""
 
+    def border(self, text: str) -> int:
+        return border(text)
+
     def encode(self, text: str) -> Ids:
         return self._encode(split(text))
-
-    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        for tokens in split_pieces(pieces):
-            if tokens:
-                yield self._encode(tokens)
 
     def _encode(self, tokens: list[str]) -> Ids:
         count = len(tokens)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import math
 import os
 import random
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -159,15 +163,45 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, write, tmp_path: 
     assert len(list((tmp_path / "own").iterdir())) == 1
 
 
-def test_unfinished_files_of_killed_writers_are_swept(tmp_path: Path) -> None:
-    old, new, other = tmp_path / ".a.tokens.1.part", tmp_path / ".b.tokens.2.part", tmp_path / "own.txt"
-    for path in (old, new, other):
+def test_unfinished_files_of_killed_writers_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, sys; from pathlib import Path; from charrnn.store import Writer; Writer(Path(sys.argv[1])).write(b'x'); os._exit(9)"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "killed.tokens"], timeout=60)
+    old, other = tmp_path / ".old.tokens.1.part", tmp_path / "own.txt"
+    for path in (old, other):
         path.write_bytes(b"x")
-    os.utime(old, (0, time.time() - 10**6))
-    os.utime(other, (0, 0))
+    assert len(list(tmp_path.glob(".killed.tokens.*.part"))) == 1
+    with Writer(tmp_path / "living.tokens") as living:
+        living.write(b"y")
+        with Writer(tmp_path / "c.tokens"):
+            pass
+        assert sorted(tmp_path.iterdir()) == [living.aside, other]
+    old.write_bytes(b"x")
+    monkeypatch.setattr("fcntl.flock", refuse)  # a file system without locks: age decides
     with Writer(tmp_path / "c.tokens"):
-        pass
-    assert sorted(tmp_path.iterdir()) == [new, other]
+        assert old.exists()
+    os.utime(old, (0, time.time() - 10**6))
+    with Writer(tmp_path / "c.tokens"):
+        assert not old.exists()
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "no locks")
+
+
+def test_a_file_swept_before_it_is_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, swept = fcntl.flock, []
+
+    def late(fd: int, how: int) -> None:
+        if not swept:
+            swept.extend(tmp_path.glob(".*.part"))
+            swept[0].unlink()
+        lock(fd, how)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with Writer(tmp_path / "c.tokens") as file:
+        file.write(b"x")
+        file.finish({})
+    assert swept and [path.name for path in tmp_path.iterdir()] == ["c.tokens"]
 
 
 def test_a_small_text_is_validated_on_itself(write) -> None:

@@ -47,7 +47,8 @@ def test_any_range_in_any_pieces_is_that_of_the_whole(tmp_path_factory: pytest.T
         patch.setattr(module, "BLOCK", block)
         text = open_text([path])
         pieces = list(text.pieces(size, start, stop))
-    assert "".join(pieces) == content[start:stop] and all(0 < len(piece) <= size for piece in pieces)
+    assert "".join(pieces) == content[start:stop] and all(len(piece) == size for piece in pieces[:-1])
+    assert not pieces or 0 < len(pieces[-1]) <= size
     assert (text.characters, text.bytes) == (len(content), len(content.encode()))
     assert text.digest == hashlib.sha256(content.encode()).hexdigest()
 
