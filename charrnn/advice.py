@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LONGER = 3  # times as long is what is proposed
 Point = tuple[int, float, float]  # step, training and validation loss in nats per character
 
 
-def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: str) -> tuple[str, str]:
+def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: str, used_up: bool = False) -> tuple[str, str]:
     """What the losses say, in a word (see events.End) and in a sentence with what to try; empty where there is nothing to say.
 
-    `unigram`: nats per character of guessing each token by how common it is.
+    `unigram`: nats per character of guessing each token by how common it is. `used_up`: see recipe.used_up.
     """
     if not curve or done == "":
         return "", ""
@@ -25,6 +26,9 @@ def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: 
     if done == "stopped early" or last > best + 0.02 or (training < best - 0.25 and early[2] - last < 0.01):
         return "overfits", (f"training loss {training:.2f} is far below validation {best:.2f}: the model learns the text by heart "
                             "(overfitting). More text helps most; else less --hidden or more --dropout.")
+    if used_up:
+        return "used up", ("the text was read as often as it teaches anything new: a longer --time would plan the same run again. What helps "
+                           "is more text.")
     if early[2] - last > 0.01 and early[1] - training > 0.005:
         return "unfinished", "both losses are still falling: train longer, such as with twice the --time, or --hidden larger along with it."
     return "", ""

@@ -113,8 +113,8 @@ class Saved(Event):
 class End(Event):
     """The last event. `reason`: finished, stopped early, interrupted. Figures are the best model's, which is the one kept.
 
-    `outlook`: what the curves say in a word: overfits, unfinished, stuck, memory (of the training text itself), or nothing; `advice`
-    says it in sentences.
+    `outlook`: what the curves say in a word: overfits, unfinished, stuck, memory (of the training text itself), used up
+    (more time would change nothing), or nothing; `advice` says it in sentences.
     """
 
     event: ClassVar[str] = "end"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from charrnn.advice import LONGER
 from charrnn.events import End, Evaluation, Event, Notice, Sample, Saved, Start, Step
 from charrnn.visible import count, duration, escaped, figure, on_one_line, visible
 
@@ -150,8 +151,8 @@ def conclusion(
 
 
 def _next_training(end: End, start: Start | None, texts: Sequence[str]) -> str:
-    """What follows `charrnn train`: an interrupted run resumed, a smaller model after overfitting, a text to hold some out of, or else
-    three times as long."""
+    """What follows `charrnn train`: an interrupted run resumed, a smaller model after overfitting, a text to hold some out of, more text
+    where more time would change nothing, or else LONGER times as long."""
     text = shlex.join(texts or ((start.text,) if start else ("TEXT",)))
     if end.reason == "interrupted":
         return f"{text} --out {shlex.quote(end.run)} --resume"
@@ -164,7 +165,9 @@ def _next_training(end: End, start: Start | None, texts: Sequence[str]) -> str:
         kept |= {"--hidden": str(max(1, start.hidden // 2)), "--dropout": "0.4"}
         options = [shlex.join(word for pair in kept.items() for word in pair if word)]
         return " ".join([text, "--out", shlex.quote(_another(end.run, "smaller")), *options])
-    minutes = max(1, math.ceil(end.seconds / 20))
+    if end.outlook == "used up":
+        return " ".join([text, "MORE.txt", "--out", shlex.quote(_another(end.run, "more")), *options])
+    minutes = max(1, math.ceil(LONGER * end.seconds / 60))
     nice = next((m for m in (1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120) if m >= minutes), None)
     options.append(f"--time {nice}m" if nice else f"--time {math.ceil(minutes / 60)}h")
     return " ".join([text, "--out", shlex.quote(_another(end.run, "longer")), *options])

@@ -149,3 +149,10 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
         dropout=dropped, weight_drop=0.0 if model.cell == "mlp" else thinned,
         evaluate_every=-(-steps // evaluations), threads=threads, precision=precision, shards=min(config.shards or processes, rows))
+
+
+def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int, longer: float) -> bool:
+    """Whether a run that was given a time made all the passes that teach anything, in a model that would be no wider with `longer` seconds."""
+    if budget(config) is None or steps < most_steps(tokens, plan.batch, plan.window):
+        return False
+    return shape(dataclasses.replace(config, time=f"{longer:.0f}s"), tokens, model.vocabulary) == model

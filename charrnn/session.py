@@ -218,8 +218,10 @@ class Session:
         read = progress.step * trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
         figures = {name: progress.best.get(name, math.nan) for name in (
             "training_nats_per_character", "validation_nats_per_character", "validation_bits_per_character")}
+        used_up = recipe.used_up(trainer.config, trainer.model.config, trainer.plan, self.corpus.training.tokens, progress.steps,
+                                 advice.LONGER * progress.seconds)
         outlook, said = advice.read_curve(progress.curve, unigram=self.corpus.unigram_nats_per_character,
-                                          held_out=self.corpus.held_out, done=progress.done)
+                                          held_out=self.corpus.held_out, done=progress.done, used_up=used_up)
         return End(
             step=progress.step, reason=progress.done or "interrupted", run=str(self.run), steps=progress.step,
             best_step=progress.best.get("step", 0), seconds=progress.seconds, parameters=trainer.model.config.parameters(),

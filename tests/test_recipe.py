@@ -1,12 +1,13 @@
 """The rules that choose what the user left open, at their corners."""
 
+import dataclasses
 import itertools
 
 import pytest
 
 from charrnn import recipe
 from charrnn.advice import read_curve
-from charrnn.config import TrainingConfig
+from charrnn.config import TrainingConfig, seconds
 from charrnn.optim import schedule
 from charrnn.trainer import Progress
 
@@ -90,9 +91,29 @@ def test_a_new_plan_changes_the_pace_and_never_the_place():
     ([(1, 3.3, 3.3), (2, 3.3, 3.3), (3, 3.3, 3.3)], True, "finished", "stuck", "--lr"),
     ([(1, 2.0, 2.0), (2, 0.1, 0.1), (3, 0.1, 0.1)], False, "finished", "memory", "not skill"),
     ([(1, 2.0, 2.0), (2, 1.5, 1.52), (3, 1.5, 1.52), (4, 1.5, 1.52), (5, 1.5, 1.52), (6, 1.5, 1.52)], True, "finished", "", ""),
+    ([(1, 3.0, 3.0), (2, 2.0, 2.0), (3, 1.9, 1.9), (4, 1.8, 1.8)], True, "used up", "used up", "more text"),
+    ([(1, 3.0, 3.0), (2, 1.0, 1.6), (3, 0.5, 1.9)], True, "used up", "overfits", "--dropout"),
     ([(1, 2.0, 2.0)], True, "", "", ""),
     ([], True, "finished", "", ""),
 ])
 def test_the_curves_are_read(curve, held_out, done, outlook, says):
-    word, said = read_curve(curve, unigram=3.3, held_out=held_out, done=done)
+    word, said = read_curve(curve, unigram=3.3, held_out=held_out, done=done, used_up=done == "used up")
     assert word == outlook and says in said and bool(said) == bool(says)
+
+
+def test_more_time_is_not_proposed_where_it_would_plan_the_same_run():
+    """A run is used up exactly where, with three times its time, the same model would take the same steps."""
+    found = set()
+    for tokens, time in itertools.product((2_000, 160_000, 3_000_000), ("10s", "3m", "2h")):
+        config = TrainingConfig(time=time)
+        longer = dataclasses.replace(config, time=f"{3 * seconds(time):.0f}s")
+        plans = []
+        for given in (config, longer):
+            model = recipe.shape(given, tokens, 70)
+            plans.append((model, recipe.plan(given, model, tokens, seconds_per_step=0.001, seconds_per_evaluation=0.01)))
+        (model, made), other = plans
+        found.add(same := (model, made.steps) == (other[0], other[1].steps))
+        assert recipe.used_up(config, model, made, tokens, made.steps, 3 * seconds(time)) == same
+        assert not recipe.used_up(dataclasses.replace(config, time=None, steps=made.steps), model, made, tokens, made.steps, 3e5)
+        assert not recipe.used_up(config, model, made, tokens, made.steps - 1, 3e5)
+    assert found == {True, False}

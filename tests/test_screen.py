@@ -251,6 +251,7 @@ def test_plain_lines_to_a_stream_of_another_encoding() -> None:
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
+        ("used up", f"charrnn train 'my book.txt' MORE.txt --out '{RUN}-more' --cell gru"),
         ("interrupted", ["charrnn", "train", "my book.txt", "--out", RUN, "--resume"]),
         ("finished", f"charrnn train 'my book.txt' --out '{RUN}-longer' --cell gru --time 5m"),
         ("stopped early", f"charrnn train 'my book.txt' --out '{RUN}-smaller' --cell gru --hidden 64 --dropout 0.4"),
@@ -261,6 +262,8 @@ def test_the_commands_that_come_next_can_be_pasted(reason: str, words: list[str]
     assert isinstance(start, Start)
     assert isinstance(end, End)
     start = dataclasses.replace(start, options=("--cell", "gru"))
+    if reason == "used up":
+        end = dataclasses.replace(end, reason="finished", outlook=reason)
     sample = Sample(step=9, text="\n  'Tis \"$HOME\" `king`, he said")
     commands = lines.conclusion(end, start, sample, ["my book.txt"])[-3:]
     assert shlex.split(commands[0]) == ["charrnn", "sample", RUN, "--prompt", '"$HOME"']
