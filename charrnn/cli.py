@@ -376,6 +376,8 @@ def inspect(run: RunArgument, *,
                                                      metavar="LAYER:N", show_default=False)] = None,
             gate: Annotated[str | None, typer.Option(help="Colour it by the mean of a gate: reset, update, input, forget, output; "
                                                      "1:forget in layer 1.", metavar="NAME", show_default=False)] = None,
+            backward: Annotated[bool, typer.Option("--backward", help="Units and gates of the layers that read from the right, of a run "
+                                                   "that reads both ways.")] = False,
             find: Annotated[bool, typer.Option("--find", help="Find units that track something visible in the text.")] = False,
             gradients: Annotated[bool, typer.Option("--gradients", help="Show how far back the gradient reaches, on the text or on what "
                                                     "the model writes.")] = False,
@@ -386,6 +388,8 @@ def inspect(run: RunArgument, *,
     views = [name for name, on in (("--unit", unit), ("--gate", gate), ("--find", find), ("--gradients", gradients)) if on]
     if len(views) > 1:
         raise UsageError(f"{' and '.join(views)} exclude each other: give one")
+    if backward and not (unit or gate or find):
+        raise UsageError("--backward says whose units and gates are shown: give --unit, --gate or --find too")
     if views and text is None and not gradients:
         raise UsageError(f"{views[0]} needs a text to look at: give --text")
     model = checkpoint.load(run)
@@ -411,13 +415,13 @@ def inspect(run: RunArgument, *,
         part = units.shortened(read, model.config.hidden * model.config.layers)
         if len(part) < len(read):
             screen.warn(f"--find looks at the first {len(part):,} of {len(read):,} characters")
-        reading = inner(model, part)
+        reading = inner(model, part, backward)
         found, show = {"run": str(model.path), "units": units.find(reading)}, lambda found: screen.units_table(found["units"])
     else:
-        reading = inner(model, read)
+        reading = inner(model, read, backward)
         values = reading.unit(unit) if unit else reading.gate(gate) if gate else None
         kind = "unit" if unit else "gate" if gate else "surprise"
-        name = f"unit {unit}" if unit else f"{gate} gate, mean" if gate else "surprise, nats"
+        name = f"unit {unit}" if unit else f"{gate} gate, mean" if gate else f"surprise, {'pseudo-' if reading.back else ''}nats"
         found = reading.as_json(values)
         show = lambda _: screen.coloured_text(reading, (reading.nats if values is None else values).tolist(), kind=kind, name=name)
     if json:
@@ -426,11 +430,12 @@ def inspect(run: RunArgument, *,
         show(found)
 
 
-def inner(run: Any, text: str) -> Any:
-    """The run's reading of a text."""
+def inner(run: Any, text: str, backward: bool = False) -> Any:
+    """The run's reading of a text, seen from the layers that read backward or from the others."""
     from charrnn.trace import read
 
-    return read(run, text)
+    reading = read(run, text)
+    return reading.turned() if backward else reading
 
 
 @command
@@ -447,8 +452,6 @@ def report(run: RunArgument, *,
     from charrnn.report import own_text, page
 
     model = checkpoint.load(run)
-    if model.config.bidirectional:
-        raise UsageError(f"{run}: a model that reads both ways: a report is made of one that reads one way")
     machine.prepare()
     from charrnn import gradients
 

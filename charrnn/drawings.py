@@ -32,9 +32,11 @@ def picture(content: str, wide: float, high: float, title: str, kind: str = "") 
                role="img", class_=kind)
 
 
-def chart(series: Mapping[str, Points], *, title: str, below: str, beside: str, powers: bool = False, marks: Points = ()) -> str:
-    """Lines with axes, each with its name in a legend; `marks` are dots. With `powers` y is a logarithm to base 10."""
-    points = [point for line in series.values() for point in line] + list(marks)
+def chart(series: Mapping[str, Points], *, title: str, below: str, beside: str, powers: bool = False, marks: Points = (),
+          dashed: Sequence[Points] = ()) -> str:
+    """Lines with axes, each with its name in a legend; `marks` are dots. With `powers` y is a logarithm to base 10. `dashed` has a second
+    line for each, in the colour of the first."""
+    points = [point for line in (*series.values(), *dashed) for point in line] + list(marks)
     if not points:
         return ""
     x0, x1 = min(x for x, _ in points), max(x for x, _ in points)
@@ -58,14 +60,16 @@ def chart(series: Mapping[str, Points], *, title: str, below: str, beside: str, 
     parts += [tag("path", d=f"M{LEFT} {HIGH - BOTTOM}H{WIDE - RIGHT}", class_="axis"), words((LEFT + WIDE) / 2, HIGH - 4, below, "tick"),
               tag("text", escape(beside), x=14, y=f"{(HIGH - BOTTOM) / 2:g}", class_="tick", text_anchor="middle",
                   transform=f"rotate(-90 14 {(HIGH - BOTTOM) / 2:g})")]
-    for number, line in enumerate(series.values()):
-        parts.append(tag("path", d="M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in line), class_=f"line s{number % 6}"))
+    for more, lines in (("", series.values()), (" dashed", dashed)):
+        parts += [tag("path", d="M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in line), class_=f"line s{number % 6}{more}")
+                  for number, line in enumerate(lines)]
     parts += [tag("circle", cx=f"{across(x):.1f}", cy=f"{up(y):.1f}", r=5, class_="best") for x, y in marks]
-    place = WIDE - RIGHT
+    place, top = WIDE - RIGHT, TOP + 8
     for number, name in reversed(list(enumerate(series))):
+        if place - 8 * len(name) - 34 < LEFT:
+            place, top = WIDE - RIGHT, top + 18
         place -= 8 * len(name) + 34
-        parts += [tag("path", d=f"M{place} {TOP + 8}h20", class_=f"line s{number % 6}"),
-                  words(place + 26, TOP + 12, name, "tick", "start")]
+        parts += [tag("path", d=f"M{place} {top}h20", class_=f"line s{number % 6}"), words(place + 26, top + 4, name, "tick", "start")]
     return picture("".join(parts), WIDE, HIGH, title, "chart")
 
 
@@ -75,19 +79,32 @@ def power(x: float, y: float, exponent: int) -> str:
     return tag("text", "10" + raised, x=x, y=f"{y:.1f}", class_="tick", text_anchor="end")
 
 
-def losses(points: Sequence[Sequence[float]]) -> str:
+def losses(points: Sequence[Sequence[float]], beside: str = "nats a character") -> str:
     """The curve of a run: (step, training, validation)."""
     best = min(points, key=lambda point: point[2])
     held = [(step, valid) for step, _, valid in points]
     return chart({"training": [(step, training) for step, training, _ in points if math.isfinite(training)], "held out": held},
-                 title="Loss by step", below="step", beside="nats a character", marks=[(best[0], best[2])])
+                 title="Loss by step", below="step", beside=beside, marks=[(best[0], best[2])])
 
 
-def reach(curves: Sequence[Mapping[str, Any]]) -> str:
-    """How far back the gradient reaches."""
-    lines = {f"layer {one['layer']} {one['state']}": [(float(k), math.log10(share)) for k, share in enumerate(one["shares"])
-                                                      if share > 1e-12] for one in curves}
-    return chart(lines, title="Share of the gradient by steps back", below="steps back", beside="share of the gradient", powers=True)
+LOWEST = 1e-12  # a smaller share of a gradient is left out of its curve
+
+
+def named(one: Mapping[str, Any]) -> str:
+    """What a curve of `gradients.reaching` is called."""
+    return f"{one['tower']} {one['layer']} {one['state']}" if "tower" in one else f"layer {one['layer']} {one['state']}"
+
+
+def falling(one: Mapping[str, Any], scale: float = 1.0) -> Points:
+    """Its points: steps, and the logarithm of the share, times what clipping leaves of it."""
+    return [(float(k), math.log10(scale * share)) for k, share in enumerate(one["shares"]) if scale * share > LOWEST]
+
+
+def reach(curves: Sequence[Mapping[str, Any]], scale: float = 1.0) -> str:
+    """How far the gradient reaches; dashed, what clipping leaves of it where `scale` is less than 1."""
+    dashed = [falling(one, scale) for one in curves] if scale < 1 else []
+    return chart({named(one): falling(one) for one in curves}, title="Share of the gradient by steps", below="steps away",
+                 beside="share of the gradient", powers=True, dashed=dashed)
 
 
 # The cells. Whatever carries data-level, data-line or data-number is moved by the page's script, by the name that follows.
@@ -142,20 +159,31 @@ def lstm() -> str:
         words(150, 414, "X: the character read", "label strong")])
 
 
+def product(x: float, y: float, label: str) -> str:
+    """A product with the recurrent weights."""
+    return tag("rect", x=x - 26, y=y - 12, width=52, height=24, rx=4, class_="knot") + words(x, y + 5, label, "symbol")
+
+
 def gru(reset: str) -> str:
-    """Gated recurrent unit: the update gate mixes the old state with a new one."""
+    """Gated recurrent unit: the update gate mixes the old state with a new one. The reset gate is applied before the product of the state
+    with the weights, or after it."""
+    if reset == "before":
+        way = [line("M314 80V118", "hidden before"), line("M220 182V132H300", "reset"), knot(314, 132, "×"),
+               line("M314 146V188", "reset state"), product(314, 200, "W"), line("M314 212V270H554V238", "product"),
+               words(496, 290, "(R ⊙ H) W", "label")]
+    else:
+        way = [line("M314 80V100", "hidden before"), product(314, 112, "W, b"), line("M314 124V146", "product"),
+               line("M220 182V160H300", "reset"), knot(314, 160, "×"), line("M314 174V270H554V238", "reset state"),
+               words(496, 290, "R ⊙ (H W + b)", "label")]
     return ARROW + FRAME + "".join([
         line("M24 80H396", "hidden before"), line("M424 80H556", "kept"), line("M584 80H736", "hidden"),
-        line("M130 80V290", end=False), line("M130 290H586", end=False), line("M170 396V290", end=False),
-        line("M220 290V238"), line("M410 290V238"), line("M586 290V238"),
-        line("M220 182V132H300", "reset"), line("M314 94V118", "hidden before"), line("M314 80V100", "hidden before", end=False),
-        line("M314 146V312H554V238", "reset state"),
+        line("M130 80V286H398", end=False), line("M170 396V306H586", end=False), *way,
+        *(line(f"M{x} 286V238") for x in (208, 398)), *(line(f"M{x} 306V238") for x in (232, 422, 586)),
         line("M410 182V94", "update"), line("M442 210H470V152H556", "1 − update"), words(466, 144, "1 − Z", "label"),
         line("M570 182V166", "candidate"), line("M570 138V94", "added"),
-        knot(410, 80, "×"), knot(314, 132, "×"), knot(570, 152, "×"), knot(570, 80, "+"),
+        knot(410, 80, "×"), knot(570, 152, "×"), knot(570, 80, "+"),
         gate(220, 182, "reset", "σ", "reset R"), gate(410, 182, "update", "σ", "update Z"),
         gate(570, 182, "candidate", "tanh", "candidate H̃"),
-        words(440, 308, "R ⊙ H before" if reset == "before" else "R ⊙ (H before · W + b)", "label"),
         end(20, 52, "H before", "hidden before", "start"), end(740, 52, "H", "hidden", "end"),
         words(170, 414, "X: the character read", "label strong")])
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from charrnn import curve
+from charrnn.drawings import Points, falling, named
 from charrnn.visible import figure, on_one_line, visible
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ FALLING: tuple[Colour, ...] = ((205, 225, 250), (130, 180, 235), (50, 115, 200),
 OPEN: tuple[Colour, ...] = ((215, 240, 210), (140, 205, 140), (45, 140, 75), (0, 75, 40))
 FAINT = 0.08  # shares below it have no colour
 FAR = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
-LOWEST = 1e-12  # a smaller share is left out of the curve
 
 
 def shade(share: float, colours: Sequence[Colour] = RISING) -> Colour | None:
@@ -81,8 +80,8 @@ def coloured_text(reading: Reading, values: Sequence[float], *, kind: str, name:
         legend.append(f" {value:.2g} ", painted(value) or "dim")
     parts: list[RenderableType] = [out, legend]
     if kind == "surprise":
-        total = float(reading.nats.sum())
-        parts.append(Text(f"{total:,.1f} nats for {len(reading.ids):,} tokens: {figure(total / len(reading.ids))} each", "dim"))
+        total, unit = float(reading.nats.sum()), "pseudo-nats" if reading.back else "nats"
+        parts.append(Text(f"{total:,.1f} {unit} for {len(reading.ids):,} tokens: {figure(total / len(reading.ids))} each", "dim"))
     _show(parts, stream)
 
 
@@ -115,19 +114,24 @@ def gradient_view(found: Mapping[str, Any], stream: TextIO | None = None) -> Non
     from charrnn.tables import _show
 
     far = [k for k in FAR if k <= found["reach"]]
+    scale, both = found["scale"], any("tower" in one for one in found["curves"])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    table.add_column("steps back")
+    table.add_column("steps away" if both else "steps back")
     for k in far:
         table.add_column(str(k), justify="right")
     for one in found["curves"]:
-        table.add_row(f"layer {one['layer']}, {one['state']} state", *(_share(one["shares"][k]) for k in far))
+        table.add_row(f"{named(one)} state", *(_share(one["shares"][k]) for k in far))
+        if scale < 1:
+            table.add_row("  clipped", *(_share(scale * one["shares"][k]) for k in far))
+    where = "the states k before it (forward), k after it (backward)" if both else "the state at t − k"
     parts: list[RenderableType] = [
         Text(on_one_line(found["run"]), "bold"),
-        Text(f"{found['cell']}: share of the gradient of the loss at t that reaches the state at t − k, mean of {found['rows']} places"),
-        table]
+        Text(f"{found['cell']}: share of the gradient of the loss at t that reaches {where}, mean of {found['rows']} places"), table]
     for one in found["curves"]:
-        parts += [Text(f"layer {one['layer']}, {one['state']} state: powers of ten, by steps back", "bold"), _Picture(one["shares"])]
-    norm, clip, scale = found["gradient_norm"], found["clip"], found["scale"]
+        with_it = "; ◇ clipped" if scale < 1 else ""
+        parts += [Text(f"{named(one)} state: powers of ten, by steps{with_it}", "bold"),
+                  _Picture(falling(one), [falling(one, scale)[k] for k in far if k < len(falling(one, scale))] if scale < 1 else [])]
+    norm, clip = found["gradient_norm"], found["clip"]
     clipped = (f"below --clip {clip:g}: nothing is clipped." if scale == 1 else
                f"above --clip {clip:g}: clipping takes it all times {figure(scale)}, near and far alike. What has vanished stays so.")
     parts.append(Text(f"\nThe gradient of an update on these tokens has the norm {figure(norm)}, {clipped}"))
@@ -139,17 +143,18 @@ def _share(value: float) -> str:
 
 
 class _Picture:
-    """The curve of one state in the width there is; the logarithm of its shares."""
+    """A curve, and marks of another one, in the width there is."""
 
-    def __init__(self, shares: Sequence[float]) -> None:
-        self.points = [(float(k), math.log10(share)) for k, share in enumerate(shares) if share > LOWEST]
+    def __init__(self, points: Points, marks: Points) -> None:
+        self.points, self.marks = points, marks
 
     def __rich_console__(self, console: Any, options: Any) -> Iterable[RenderableType]:
         from rich.text import Text
 
         from charrnn.picture import coloured
 
-        for row in curve.draw(self.points, [], min(78, options.max_width), 12, only_ascii=options.ascii_only, whole=True):
-            line: Text = Text.assemble(*coloured(row))
+        for row in curve.draw(self.points, self.marks, min(78, options.max_width), 12, only_ascii=options.ascii_only, whole=True):
+            plain = [(text.replace("◆", "◇").replace("@", "o"), "validation" if kind == "best" else kind) for text, kind in row]
+            line: Text = Text.assemble(*coloured(plain))
             line.rstrip()
             yield line

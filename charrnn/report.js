@@ -76,7 +76,7 @@ function drawMap() {
   const layer = inner.layers[find("map-layer").value], name = find("map-name").value;
   const rows = layer.values[name], signed = ["hidden", "memory", "candidate"].includes(name), most = signed ? Math.max(1e-6, ...rows.flat().map(Math.abs)) : 1;
   const wide = 860 / (inner.steps + 4), high = 13, svg = find("map");
-  svg.replaceChildren(make("title", {}, `${name} of layer ${layer.number}`));
+  svg.replaceChildren(make("title", {}, `${name} of ${layer.name}`));
   svg.setAttribute("viewBox", `0 0 880 ${rows.length * high + 26}`);
   rows.forEach((row, r) => {
     svg.append(make("text", {x: 4 * wide - 4, y: r * high + 10, "text-anchor": "end"}, layer.units[r]));
@@ -88,26 +88,25 @@ function drawMap() {
     });
   });
   inner.texts.forEach((text, t) => svg.append(make("text", {x: (4.5 + t) * wide, y: rows.length * high + 14, "text-anchor": "middle"}, shown(text.replace(/\n/g, "↵")))));
-  find("map-scale").textContent = `${inner.says[name]} of layer ${layer.number}: ` + (signed ? `−${most.toFixed(1)} to ${most.toFixed(1)}` : "0 to 1");
+  find("map-scale").textContent = `${inner.says[name]} of ${layer.name}: ` + (signed ? `−${most.toFixed(1)} to ${most.toFixed(1)}` : "0 to 1");
   find("map-legend").classList.toggle("both", signed);
 }
 function choices(select, names, act) {
   names.forEach(([value, text]) => select.append(make("option", {value}, text)));
   select.addEventListener("change", act);
 }
-choices(find("map-layer"), inner.layers.map((layer, at) => [at, `layer ${layer.number}`]), drawMap);
+choices(find("map-layer"), inner.layers.map((layer, at) => [at, layer.name]), drawMap);
 choices(find("map-name"), Object.keys(inner.layers[0].values).map(name => [name, inner.says[name]]), drawMap);
 drawMap();
 
 // The cell, stepped through the sentence.
 let at = 0, timer = 0;
+const looked = () => inner.layers[find("cell-layer").value];
 function values() {
-  const layer = inner.layers[find("cell-layer").value], unit = Number(find("cell-unit").value), now = {};
-  for (const name in layer.values) {
-    now[name] = layer.values[name][unit][at];
-    now[name + " before"] = at ? layer.values[name][unit][at - 1] : 0;
-  }
-  now["reset state"] = now.reset * now["hidden before"];
+  const layer = looked(), unit = Number(find("cell-unit").value), now = {};
+  for (const name in layer.values) now[name] = layer.values[name][unit][at];
+  for (const name in layer.before) now[name === "product" ? name : name + " before"] = layer.before[name][unit][at];
+  now["reset state"] = now.reset * (inner.reset === "after" ? now.product : now["hidden before"]);
   now["1 − update"] = 1 - now.update;
   now.kept = inner.cell === "lstm" ? now.forget * now["memory before"] : now.update * now["hidden before"];
   now.added = inner.cell === "lstm" ? now.input * now.candidate : now["1 − update"] * now.candidate;
@@ -134,39 +133,41 @@ function show(step) {
   });
   drawing.querySelectorAll("[data-line]").forEach(one => { one.style.strokeWidth = (1 + 6 * Math.min(1, Math.abs(now[one.dataset.line] || 0))).toFixed(2); });
   drawing.querySelectorAll("[data-number]").forEach(one => { one.textContent = number(now[one.dataset.number]); });
-  const layer = inner.layers[find("cell-layer").value];
-  find("sum").textContent = `unit ${layer.units[find("cell-unit").value]} of layer ${layer.number}, having read ${shown(inner.texts[at])}\n${sum(now)}`;
+  const layer = looked(), next = at + layer.way;
+  find("sum").textContent = `unit ${layer.units[find("cell-unit").value]} of ${layer.name}, having read ${shown(inner.texts[at])}\n${sum(now)}`;
   find("place").value = at;
   find("place").setAttribute("aria-valuetext", `after ${inner.texts[at]}`);
   find("step").textContent = `${at + 1} of ${inner.steps}`;
   steps.forEach((one, other) => one.classList.toggle("now", other === at));
-  bars(find("next"), inner.next[at], inner.texts[at + 1]);
+  find("expects").textContent = inner.both ? `and from both sides the model expects ${layer.way > 0 ? "after" : "before"} it` : "and the model expects next";
+  bars(find("next"), inner.expected[next] || [], inner.texts[next]);
 }
 function units() {
-  const layer = inner.layers[find("cell-layer").value], select = find("cell-unit");
+  const layer = looked(), select = find("cell-unit");
   select.replaceChildren();
   layer.units.forEach((unit, n) => select.append(make("option", {value: n}, `unit ${unit}`)));
   colour();
   show(at);
 }
 function colour() {
-  const layer = inner.layers[find("cell-layer").value], row = layer.values[inner.cell === "lstm" ? "memory" : "hidden"][Number(find("cell-unit").value)];
+  const layer = looked(), row = layer.values[inner.cell === "lstm" ? "memory" : "hidden"][Number(find("cell-unit").value)];
   const most = Math.max(1e-6, ...row.map(Math.abs));
   steps.forEach((one, t) => tint(one, row[t] / most, true));
 }
+const last = () => looked().way > 0 ? inner.steps - 1 : 0;  // where the reading ends
 function play(on) {
   clearInterval(timer);
-  timer = on ? setInterval(() => at + 1 < inner.steps ? show(at + 1) : play(false), 650) : 0;
+  timer = on ? setInterval(() => at === last() ? play(false) : show(at + looked().way), 650) : 0;
   find("play").textContent = on ? "Pause" : "Play";
 }
 const steps = letters(find("sentence"), inner.texts.map((text, t) => ({text, nats: inner.nats[t]})), show);
-choices(find("cell-layer"), inner.layers.map((layer, n) => [n, `layer ${layer.number}`]), units);
+choices(find("cell-layer"), inner.layers.map((layer, n) => [n, layer.name]), units);
 find("cell-unit").addEventListener("change", () => { colour(); show(at); });
 find("place").max = inner.steps - 1;
 find("place").addEventListener("input", event => show(Number(event.target.value)));
 find("back").addEventListener("click", () => { play(false); show(at - 1); });
 find("on").addEventListener("click", () => { play(false); show(at + 1); });
-find("play").addEventListener("click", () => { if (!timer && at + 1 === inner.steps) show(0); play(!timer); });
+find("play").addEventListener("click", () => { if (!timer && at === last()) show(inner.steps - 1 - at); play(!timer); });
 find("stepper").addEventListener("keydown", event => {
   if (["SELECT", "INPUT"].includes(event.target.tagName) || find("sentence").contains(event.target)) return;
   const to = {ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: inner.steps - 1}[event.key];

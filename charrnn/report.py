@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from charrnn import drawings
 from charrnn.checkpoint import SAMPLES, Run
 from charrnn.config import SamplingConfig
-from charrnn.errors import DataError
+from charrnn.errors import DataError, UsageError
 from charrnn.inspection import describe
 from charrnn.novelty import parts
+from charrnn.runtime import Runtime
 from charrnn.sampling import generate, softmax
-from charrnn.trace import Reading, read
+from charrnn.trace import Reading, read, trace
 from charrnn.visible import figure, visible
 
 READ = 600  # characters of the surprise map
@@ -55,7 +56,7 @@ def page(run: Run, text: str | None = None, *, gradients: dict[str, Any] | None 
     data = json.dumps({"tokens": tokens(reading), "inner": inner(reading)}, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
-    body = "".join([head(run), curve(run), samples(run), surprise(source, run.tokenizer.level), stepper(run), maps(),
+    body = "".join([head(run), curve(run), samples(run), surprise(run, source), stepper(run), maps(),
                     reach(gradients), equations(run), settings(run)])
     return PAGE.format(policy=policy, name=safe(run.text["name"]), style=style, body=body, data=data, script=script)
 
@@ -89,6 +90,9 @@ def own_text(run: Run) -> tuple[str, str]:
         held_out = ""
     if held_out.strip():
         return held_out[:READ], "the beginning of the part that the model never saw"
+    if run.config.bidirectional:
+        raise UsageError(f"{run.path}: the text that it learnt is not where it was, and a model that reads both ways writes none: give "
+                         "--text")
     written = "".join(piece.text for piece in generate(run, SamplingConfig(length=READ, seed=1)))
     return written[:READ] or run.tokenizer.symbol(0), "what the model writes itself"
 
@@ -120,21 +124,42 @@ def likely(reading: Reading, order: NDArray[np.int64], p: NDArray[np.float64]) -
 
 
 def inner(reading: Reading) -> dict[str, Any]:
-    """Gates and states over the first tokens: of each layer the units that change most."""
+    """Gates and states over the first tokens, and what is expected at each of them and after them."""
     run, steps = reading.run, min(SENTENCE, len(reading.ids))
-    few = max(4, UNITS // len(reading.layers))
-    layers = []
-    for number, layer in enumerate(reading.layers, 1):
-        chosen = np.sort(np.argsort(-layer["hidden"][:steps].std(axis=0), kind="stable")[:few])
-        layers.append({"number": number, "units": (chosen + 1).tolist(), "values": {
-            name: np.round(value[:steps, chosen].T.astype(np.float64), 4).tolist() for name, value in layer.items()}})
-    logits = reading.layers[-1]["hidden"][:steps] @ run.weights["output.w"] + run.weights["output.b"]
-    p = softmax(logits)
-    best = np.argsort(-p, axis=1, kind="stable")[:, :LIKELY]
-    following = [likely(reading, order, row[order]) for row, order in zip(p, best)]
-    shown = [in_line(text) or "·" for text in reading.texts[:steps]]
-    return {"cell": run.config.cell, "steps": steps, "texts": shown, "nats": np.round(reading.nats[:steps], 3).tolist(),
-            "next": following, "layers": layers, "says": SAYS}
+    expected = [likely(reading, order, p) for order, p in zip(reading.likely[: steps + 1], reading.p[: steps + 1])]
+    if steps == len(reading.ids) and not reading.back:  # what would follow the text
+        p = softmax(reading.layers[-1]["hidden"][-1:] @ run.weights["output.w"] + run.weights["output.b"])[0]
+        best = np.argsort(-p, kind="stable")[:LIKELY]
+        expected.append(likely(reading, best, p[best]))
+    layers = [shown(reading, backward, number, steps) for backward, tower in ((False, reading.layers), (True, reading.back))
+              for number in range(len(tower))]
+    return {"cell": run.config.cell, "reset": run.config.gru_reset, "both": bool(reading.back), "steps": steps,
+            "texts": [in_line(text) or "·" for text in reading.texts[:steps]], "nats": np.round(reading.nats[:steps], 3).tolist(),
+            "expected": expected, "layers": layers, "says": SAYS}
+
+
+def shown(reading: Reading, backward: bool, number: int, steps: int) -> dict[str, Any]:
+    """A layer's values over the first tokens: of the units that change most, and `before`: the states that each step began with."""
+    run, way = reading.run, -1 if backward else 1
+    layer = (reading.back if backward else reading.layers)[number]
+    chosen = np.sort(np.argsort(-layer["hidden"][:steps].std(axis=0), kind="stable")[: max(4, UNITS // len(reading.layers + reading.back))])
+    runtime = Runtime(run.config, run.weights, backward=backward)
+    begun = trace(runtime, np.array([[run.tokenizer.start]]))[number]
+    before: dict[str, NDArray[Any]] = {name: np.concatenate([begun[name][0], layer[name][::way]])[:-1][::way][:steps]
+                                          for name in ("hidden", "memory") if name in layer}
+    if run.config.cell == "gru":  # what the box of the weights in the drawing puts out
+        H, after = run.config.hidden, run.config.gru_reset == "after"
+        w = runtime.weights[f"layers.{number}.w_h"][:, 2 * H :]
+        before["product"] = (before["hidden"] @ w + runtime.weights[f"layers.{number}.b_h"] if after else
+                             (layer["reset"][:steps] * before["hidden"]) @ w)
+
+    def rows(value: NDArray[Any]) -> list[list[float]]:
+        found: list[list[float]] = np.round(value[:steps, chosen].T.astype(np.float64), 4).tolist()
+        return found
+
+    return {"name": f"layer {number + 1}" + (f", {'back' if backward else 'for'}ward" if reading.back else ""), "way": way,
+            "units": (chosen + 1).tolist(), "values": {name: rows(value) for name, value in layer.items()},
+            "before": {name: rows(value) for name, value in before.items()}}
 
 
 def section(title: str, content: str, *, say: str = "", kind: str = "", name: str = "") -> str:
@@ -146,20 +171,23 @@ def head(run: Run) -> str:
     config, best = run.config, run.metrics
     nats, bits = best.get("validation_nats_per_character"), best.get("validation_bits_per_character")
     per_token = best.get("validation_nats_per_token")
-    facts = [("bits a character", figure(bits)), ("nats a character", figure(nats)),
-             ("perplexity a token", figure(math.exp(per_token) if per_token is not None else None, 2)),
+    both = "pseudo-" if config.bidirectional else ""
+    facts = [(f"{both}bits a character", figure(bits)), (f"{both}nats a character", figure(nats)),
+             (f"{both}perplexity a token", figure(math.exp(per_token) if per_token is not None else None, 2)),
              ("parameters", f"{config.parameters():,}"), ("characters of text", f"{run.text['characters']:,}")]
     where = "on the part that it never saw" if run.text["held_out"] else "on the text that it learnt from"
-    shown = "".join(f"<div><b>{value}</b><span>{label}</span></div>" for label, value in facts)
-    return (f"<header>\n<h1>{safe(run.text['name'])}</h1>\n<p class=soft>{config.cell}, {config.layers} × {config.hidden}, "
-            f"{run.tokenizer.level} level, {config.vocabulary:,} tokens; figures {where}</p>\n<div class=facts>{shown}</div>\n</header>\n")
+    told = "".join(f"<div><b>{value}</b><span>{label}</span></div>" for label, value in facts)
+    return (f"<header>\n<h1>{safe(run.text['name'])}</h1>\n<p class=soft>{config.cell}, {config.layers} × {config.hidden}"
+            f"{' each way' if both else ''}, {run.tokenizer.level} level, {config.vocabulary:,} tokens; figures {where}</p>\n"
+            f"<div class=facts>{told}</div>\n</header>\n")
 
 
 def curve(run: Run) -> str:
     points = run.metrics["curve"]
     if len(points) < 2:
         return ""
-    return section("How it learnt", drawings.losses(points), say="The loss while training, on the text that it reads and on the part held "
+    drawn = drawings.losses(points, f"{'pseudo-' if run.config.bidirectional else ''}nats a character")
+    return section("How it learnt", drawn, say="The loss while training, on the text that it reads and on the part held "
                    "out. The circle is the model that was kept.")
 
 
@@ -181,13 +209,14 @@ def samples(run: Run) -> str:
     return section("What it wrote as it learnt", told, kind="long")
 
 
-def surprise(source: str, level: str) -> str:
-    piece = "character" if level in ("char", "byte") else "token"
+def surprise(run: Run, source: str) -> str:
+    piece = "character" if run.tokenizer.level in ("char", "byte") else "token"
     content = ("<div class=text id=surprise></div><div class=legend>expected <i></i> 6 nats and more</div>"
                "<div class=card aria-live=polite><div><div class=big id=chosen></div><div class=soft id=paid></div></div>"
                "<div><div class=soft>held most likely there</div><div class=bars id=alternatives></div></div></div>")
-    return section("Where it is surprised", content, kind="long", say=f"Each {piece} of {source}, the stronger its colour the less it "
-                   "was expected. Point at one, or Tab here and use the arrow keys.")
+    led = "all others led to expect it" if run.config.bidirectional else "it was expected"
+    return section("Where it is surprised", content, kind="long", say=f"Each {piece} of {source}, the stronger its colour the less {led}. "
+                   "Point at one, or Tab here and use the arrow keys.")
 
 
 def stepper(run: Run) -> str:
@@ -198,7 +227,7 @@ def stepper(run: Run) -> str:
     cell = ('<div class=scroll id=cell tabindex=0 role=group aria-label="The cell; arrow keys step through the text">'
             f"{drawings.cell(run.config.cell, run.config.activation, run.config.gru_reset)}</div>")
     content = (f"<div class=text id=sentence></div>{controls}{cell}<div class=sum id=sum aria-live=polite></div>"
-               "<p class=soft>and the model expects next</p><div class=bars id=next></div>")
+               "<p class=soft id=expects></p><div class=bars id=next></div>")
     return section("The cell at work", content, name="stepper", say="One unit of the model, with its own numbers, one character at a time: "
                    "gates fill as they open, and a line is as thick as what passes through it. Click a character, move the slider, or use "
                    "the arrow keys. Characters are coloured by what the unit holds after them.")
@@ -218,15 +247,18 @@ def reach(gradients: dict[str, Any] | None) -> str:
     norm, scale = gradients["gradient_norm"], gradients["scale"]
     clip = f"{gradients['clip']:g}"
     clipped = (f"An update's gradient on these tokens has the norm {figure(norm)}, below the limit of {clip}: nothing is clipped."
-               if scale == 1 else f"Clipping takes an update's gradient from the norm {figure(norm)} to {clip}, near and far alike.")
-    return section("How far back it learns", drawings.reach(gradients["curves"]), say="Of the gradient of the loss at one step, the share "
-                   f"that reaches the states so many steps before; mean of {gradients['rows']} places. {clipped}")
+               if scale == 1 else
+               f"Clipping takes an update's gradient from the norm {figure(norm)} to {clip}, near and far alike (dashed).")
+    where = "before it (forward) or after it (backward)" if "tower" in gradients["curves"][0] else "before"
+    return section("How far back it learns", drawings.reach(gradients["curves"], scale), say="Of the gradient of the loss at one step, the "
+                   f"share that reaches the states so many steps {where}; mean of {gradients['rows']} places. {clipped}")
 
 
 def equations(run: Run) -> str:
     config = run.config
     lines = EQUATIONS[f"gru {config.gru_reset}" if config.cell == "gru" else config.cell]
-    told = "<br>".join(indexed(one.replace("φ", config.activation)) for one in (*lines, "p(next) = softmax(H_t W_hq + b_q)"))
+    output = "p(token t) = softmax([H→_{t−1}, H←_{t+1}] W_hq + b_q)" if config.bidirectional else "p(next) = softmax(H_t W_hq + b_q)"
+    told = "<br>".join(indexed(one.replace("φ", config.activation)) for one in (*lines, output))
     rows = "".join(f"<tr><td><code>{escape(name)}</code><td class=n>{' × '.join(map(str, shape))}<td class=n>{math.prod(shape):,}"
                    for name, shape in config.shapes().items())
     table = f"<table><tr><th>weights<th>shape<th>numbers{rows}<tr><th>all<td><td class=n>{config.parameters():,}</table>"

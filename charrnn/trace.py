@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,9 @@ class Reading:
 
     `texts`: of each token the characters that it made whole (at byte level several tokens may make one). `nats` (T) sum to what
     `charrnn evaluate` finds. `likely` (T, K), with probabilities `p` (T, K): what the model held most likely there instead.
-    `layers`: as `trace` gives them, each (T, H), after the token was read.
+    `layers`: as `trace` gives them, each (T, H), after the token was read; of a model that reads both ways those of the tower that reads
+    forward, and `back` those of the other one, after it has read the token and all behind it. There a token's surprise, as
+    what else was likely, is that given all tokens but itself.
     """
 
     run: Run
@@ -55,6 +58,13 @@ class Reading:
     likely: NDArray[np.int64]
     p: NDArray[np.float64]
     layers: tuple[Values, ...]
+    back: tuple[Values, ...] = ()
+
+    def turned(self) -> Reading:
+        """The same with the layers that read backward as `layers`. UsageError where there are none."""
+        if not self.back:
+            raise UsageError(f"--backward: {self.run.path} reads one way; leave the option out")
+        return dataclasses.replace(self, layers=self.back, back=self.layers)
 
     def spans(self) -> list[tuple[str, int, int]]:
         """Whole characters: (text, first token, token after the last)."""
@@ -93,32 +103,29 @@ class Reading:
         return self.layers[int(number) - 1]
 
     def as_json(self, values: NDArray[Any] | None = None) -> dict[str, Any]:
-        """Token by token: its characters, its nats, and `values` (T) if any are given."""
-        tokens = [{"text": text, "nats": float(nats)} for text, nats in zip(self.texts, self.nats)]
+        """Token by token: its characters, its nats, and `values` (T) if any are given. What both sides tell of is named pseudo-nats."""
+        nats_name = "pseudo_nats" if self.run.config.bidirectional else "nats"
+        tokens = [{"text": text, nats_name: float(nats)} for text, nats in zip(self.texts, self.nats)]
         for token, value in zip(tokens, () if values is None else values.tolist()):
             token["value"] = value
-        return {"run": str(self.run.path), "nats": float(self.nats.sum()), "tokens": tokens}
-
-
-def refuse_both_ways(run: Run) -> None:
-    """UsageError for a model whose prediction hangs on what has not been read yet."""
-    if run.config.bidirectional:
-        raise UsageError(f"{run.path}: this model reads both ways: `charrnn inspect` shows what is in it, not how it reads; look into one "
-                         "that reads one way")
+        return {"run": str(self.run.path), nats_name: float(self.nats.sum()), "tokens": tokens}
 
 
 def read(run: Run, text: str, *, alternatives: int = 0) -> Reading:
-    """Read a text from the zero state, one token at a time. DataError for an empty one; UsageError where the model reads both ways."""
-    refuse_both_ways(run)
-    tokenizer, runtime = run.tokenizer, Runtime(run.config, run.weights)
+    """Read a text from the zero state, one token at a time, from both ends where the model does. DataError for an empty one."""
+    tokenizer, towers, sides = run.tokenizer, list[tuple[Values, ...]](), []
     ids = tokenizer.encode(text)
     if not len(ids):
         raise DataError("the text is empty: there is nothing to read")
     known = tokenizer.model_ids(ids)
-    layers = trace(runtime, np.concatenate([[tokenizer.start], known])[:, None])
+    for way in (1, -1)[: len(run.config.towers)]:
+        runtime = Runtime(run.config, run.weights, backward=way < 0)
+        seen = trace(runtime, np.concatenate([[tokenizer.start], known[::way]])[:, None])
+        sides.append((seen[-1]["hidden"][:-1, 0][::way], runtime.weights["output.w"]))
+        towers.append(tuple({name: value[1:, 0][::way] for name, value in layer.items()} for layer in seen))
     nats, likely, p = np.empty(len(ids)), [], []
     for at in range(0, len(ids), BLOCK):
-        logits = layers[-1]["hidden"][:-1][at : at + BLOCK, 0] @ run.weights["output.w"] + run.weights["output.b"]
+        logits = run.weights["output.b"] + sum(hidden[at : at + BLOCK] @ w for hidden, w in sides)
         log_p = logits.astype(np.float64)
         log_p -= np.logaddexp.reduce(log_p, axis=1, keepdims=True)
         nats[at : at + BLOCK] = -np.take_along_axis(log_p, known[at : at + BLOCK, None], 1)[:, 0]
@@ -130,5 +137,4 @@ def read(run: Run, text: str, *, alternatives: int = 0) -> Reading:
     decoder = tokenizer.decoder()
     texts = [decoder.feed(token) for token in ids.tolist()]
     texts[-1] += decoder.flush()
-    return Reading(run, ids, texts, nats, np.concatenate(likely), np.concatenate(p),
-                   tuple({name: value[1:, 0] for name, value in layer.items()} for layer in layers))
+    return Reading(run, ids, texts, nats, np.concatenate(likely), np.concatenate(p), *towers)

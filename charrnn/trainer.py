@@ -46,6 +46,18 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bfloat16()
 
 
+def costs(model: Model, hidden: Tensor, targets: Tensor, count: int, nats_of: Callable[..., Tensor] = summed_nats) -> tuple[Tensor, Tensor]:
+    """What the output layer sees (T, B, H; 2H of a model that reads both ways) and the targets (T, B) → what they add to the nats per token
+    of `count` tokens, and what the gradient is taken of."""
+    w, b, targets = model.output["w"], model.output["b"], targets.flatten()
+    loss = total = nats_of(hidden.flatten(0, 1), w, b, targets) / count
+    if model.config.bidirectional:
+        for side, part in zip(hidden.chunk(2, dim=2), w.chunk(2)):
+            total = total + ALONE * nats_of(side.flatten(0, 1).contiguous(), part, b, targets) / count
+        total = total / (1 + 2 * ALONE)
+    return loss, total
+
+
 def first(part: Part, count: int, tokenizer: Tokenizer) -> Part:
     """The first `count` tokens of a part; the part itself where it is no longer."""
     if part.tokens <= count:
@@ -231,19 +243,13 @@ class Trainer:
         inputs, targets = (torch.from_numpy(part[:, here]).to(self.device) for part in (window.inputs, window.targets))
         before: State = tuple(tuple(part[here] for part in layer) for layer in self.state)
         how: dict[str, Any] = {"masks": [mask.of(shard) for mask in masks], "precision": self.precision}
-        w, b, targets = self.model.output["w"], self.model.output["b"], targets.flatten()
         count = len(window.targets) * self.plan.batch
-        nats_of = functools.partial(summed_nats, precision=self.precision)
         if self.model.config.bidirectional:
             after = torch.from_numpy(window.after[:, here]).to(self.device)
             hidden, state = self.model.both(inputs, after, before, self.model.zero_state(inputs.shape[1]), **how)
         else:
             hidden, state = self.model.hidden(inputs, before, **how)
-        loss = total = nats_of(hidden.flatten(0, 1), w, b, targets) / count
-        if self.model.config.bidirectional:
-            for side, part in zip(hidden.chunk(2, dim=2), w.chunk(2)):
-                total = total + ALONE * nats_of(side.flatten(0, 1).contiguous(), part, b, targets) / count
-            total = total / (1 + 2 * ALONE)
+        loss, total = costs(self.model, hidden, targets, count, functools.partial(summed_nats, precision=self.precision))
         return loss, total, state
 
     def step(self) -> tuple[float, int]:

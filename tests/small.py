@@ -18,6 +18,14 @@ SHAPES = [
     {"cell": "mlp", "layers": 2, "hidden": 5, "embedding": 3},
 ]
 NAMES = [f"{shape['cell']}-{shape['layers']}-{shape.get('gru_reset', '')}" for shape in SHAPES]
+BOTH = [
+    {"cell": "lstm", "layers": 2, "hidden": 6, "embedding": 3, "bidirectional": True},
+    {"cell": "gru", "layers": 1, "hidden": 5, "embedding": 0, "gru_reset": "after", "bidirectional": True},
+    {"cell": "gru", "layers": 2, "hidden": 7, "embedding": 2, "bidirectional": True},
+    {"cell": "mlp", "layers": 1, "hidden": 6, "embedding": 4, "bidirectional": True},
+]
+ALL = SHAPES + BOTH
+ALL_NAMES = [*NAMES, *(f"both-{shape['cell']}-{shape['layers']}-{shape.get('gru_reset', '')}" for shape in BOTH)]
 
 
 def random_run(text: str, level: str = "char", seed: int = 0, scale: float = 0.4, **shape) -> Run:

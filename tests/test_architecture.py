@@ -16,7 +16,7 @@ LISTED = """
     tokens word pieces unigram subword tokenizer text fingerprint encoding store corpus batches fetch
     machine world packing runtime stepper container checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
-    model metrics recipe reasons optim distributed beginning evaluation dynamic gradients transfer advice events trainer planning session
+    model metrics recipe reasons optim distributed beginning evaluation dynamic transfer advice events trainer gradients planning session
     training comparison recall api
     curve drawings report plots lines picture dashboard tables versus heat screen options cli __main__
 """
@@ -36,7 +36,7 @@ OPTIONS = {
     "fill": "--json --gap --length --count --width",
     "compare": "--recall --out --json --equal --steps --time --hidden --seed --threads",
     "evaluate": "--encoding --errors --device --threads --dynamic --json",
-    "inspect": "--text --unit --gate --find --gradients --json",
+    "inspect": "--text --unit --gate --backward --find --gradients --json",
     "report": "--out --text --plot",
     "fetch": "--to --mirror",
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import cells, checkpoint, evaluation, gradients, recipe, trace
+from charrnn import cells, checkpoint, evaluation, recipe
 from charrnn.batches import Batches
 from charrnn.checkpoint import load
 from charrnn.config import ModelConfig, SamplingConfig, TrainingConfig
@@ -229,10 +229,6 @@ def test_resumed_equals_uninterrupted(form, small_text, tmp_path):
     with pytest.raises(UsageError, match="charrnn fill") as caught:
         list(generate(run, SamplingConfig()))
     assert "\n" not in str(caught.value)
-
-    for look in (lambda: trace.read(run, "Trăm"), lambda: gradients.of(run, "Trăm năm")):
-        with pytest.raises(UsageError, match="both ways"):
-            look()
 
     other = next(train(corpus, config, tmp_path / "next", init_from=run))
     assert any("kept" in note for note in other.notes)

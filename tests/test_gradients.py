@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import VERSE
-from small import NAMES, SHAPES, random_run
+from small import BOTH, NAMES, SHAPES, random_run
 
 from charrnn import cells, checkpoint, gradients, optim
+from charrnn.config import TrainingConfig
+from charrnn.corpus import prepare
 from charrnn.model import Model
+from charrnn.planning import planned
+from charrnn.text import open_text
+from charrnn.trainer import Trainer
 
 
 def loss_with(model, tokens, place):
@@ -60,6 +65,64 @@ def test_norms_are_those_of_autograd(shape):
     np.testing.assert_allclose(found["curves"][0]["clipped"], np.array(found["curves"][0]["norms"]) * found["scale"])
 
 
+@pytest.mark.parametrize("shape", BOTH)
+@pytest.mark.parametrize("length", [1, 6, 7])
+def test_both_ways_the_loss_is_that_of_the_middle_token_and_each_tower_has_its_curves(shape, length):
+    """Against zeros that are added to one state at a time, in two loops that meet at the output."""
+    run = random_run(VERSE, **shape)
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(run.config.vocabulary, size=(length, 3)))
+    found, model = gradients.reaching(run, tokens.numpy()), Model(run.config).double()
+    model.load(run.weights)
+    config, middle, size = run.config, (length - 1) // 2, run.config.hidden
+    tokens = tokens[: 2 * middle + 1]
+    end = torch.full_like(tokens[:1], config.vocabulary)
+    sides = {"forward": (model.layers, torch.cat([end, tokens[:middle]])),
+             "backward": (model.back, torch.cat([end, tokens[middle + 1 :].flip(0)]))}
+    assert found["reach"] == middle
+    assert len(found["curves"]) == 2 * max(1, cells.STATES[config.cell]) * config.layers
+    for one in found["curves"]:
+        for k in range(middle + 1):
+            extra, halves = torch.zeros(3, size, dtype=torch.float64, requires_grad=True), []
+            for side, (layers, inputs) in sides.items():
+                state = list(model.zero_state(3))
+                for t, ids in enumerate(inputs):
+                    x = (torch.eye(config.vocabulary + 1, dtype=torch.float64) if model.embedding is None else model.embedding)[ids]
+                    for number, layer in enumerate(layers):
+                        here = (side, number + 1, middle - t) == (one["tower"], one["layer"], k)
+                        arguments = (torch, config.cell, x @ layer.w_x + layer.b, state[number], layer.w_h, layer.b_h)
+                        if config.cell == "lstm":
+                            i, f, candidate, o = cells.gates(*arguments)
+                            c = f * state[number][1] + i * candidate + (extra if here and one["state"] == "memory" else 0)
+                            after = (o * torch.tanh(c), c)
+                        else:
+                            after = cells.step(*arguments, activation=config.activation, reset=config.gru_reset)
+                        x = after[0] + (extra if here and one["state"] == "hidden" else 0)
+                        state[number] = (x, *after[1:]) if cells.STATES[config.cell] else ()
+                halves.append(x)
+            loss = torch.nn.functional.cross_entropy(torch.cat(halves, 1) @ model.output["w"] + model.output["b"], tokens[middle],
+                                                     reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, extra, allow_unused=True)
+            assert one["norms"][k] == pytest.approx(0.0 if gradient is None else float(gradient.norm(dim=1).mean()), rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], BOTH[0]], ids=["one way", "both ways"])
+def test_the_whole_gradient_is_the_one_that_training_takes(shape, small_text):
+    """Of a step without dropout, over the same tokens."""
+    corpus = prepare(open_text([small_text]), level="char", vocab_size=None, valid=0.1)
+    shape = {name: value for name, value in shape.items() if name != "hidden"}
+    settings = TrainingConfig(**shape, hidden=6, steps=1, dropout=0, clip=1e-3, precision="float32", batch=2, window=9)
+    made = planned(corpus, settings, torch.device("cpu"), began=0.0)
+    trainer = Trainer(corpus, settings, made.model, made.plan, torch.device("cpu"))
+    window = trainer.batches[0]
+    weights = {name: value.copy() for name, value in trainer.model.weights().items()}
+    trainer.update(window)
+    model = Model(made.model).double()
+    model.load(weights)
+    before, targets = torch.from_numpy(window.inputs), torch.from_numpy(window.targets)
+    after = torch.from_numpy(window.after) if made.model.bidirectional else targets
+    assert gradients.of_update(model, before, targets, after) == pytest.approx(trainer.gradient_norm, rel=1e-4)
+
+
 def test_it_vanishes_and_explodes_with_the_recurrent_weights():
     """A relu that is never off is linear: the norm goes as the recurrent weight's powers."""
     for factor in (0.5, 2.0):
@@ -80,6 +143,12 @@ def test_any_text_will_do(tmp_path):
     checkpoint.save_model(dataclasses.replace(run, path=tmp_path))
     inspect = [sys.executable, "-m", "charrnn", "inspect", str(tmp_path), "--gradients", "--text", VERSE]
     shown = subprocess.run(inspect, capture_output=True, text=True, encoding="utf-8", timeout=60)
-    assert "layer 2, hidden state" in shown.stdout and "powers of ten" in shown.stdout and "--clip 1" in shown.stdout
+    assert "layer 2 hidden state" in shown.stdout and "powers of ten" in shown.stdout and "--clip 1: nothing is clipped" in shown.stdout
     found = json.loads(subprocess.run([*inspect, "--json"], capture_output=True, text=True, timeout=60).stdout)
     assert found["reach"] == len(VERSE) - 1 and {"norms", "shares", "clipped"} <= set(found["curves"][0])
+    both = random_run(VERSE, **BOTH[0])
+    checkpoint.save_model(dataclasses.replace(both, path=tmp_path, training=dataclasses.replace(both.training, clip=1e-3)))
+    shown = subprocess.run(inspect[:-2], capture_output=True, text=True, encoding="utf-8", timeout=120)
+    for said in ("forward 2 memory state", "backward 1 hidden state", "  clipped  ", "◇ clipped", "takes it all times"):
+        assert said in shown.stdout, shown.stderr
+    assert gradients.of(both, VERSE * 16)["reach"] == gradients.REACH

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from browser import Browser, chromium
 from conftest import VERSE
-from small import NAMES, SHAPES, random_run
+from small import ALL, ALL_NAMES, SHAPES, random_run
 
 import charrnn
 from charrnn import checkpoint, gradients, plots, report
 from charrnn.errors import UsageError
+from charrnn.runtime import Runtime
 from charrnn.trace import read
 
 HOSTILE = '</script><script>alert(1)</script> <img src=x onerror=alert(2)> & "quoted" \x1b[31m\u202e {{x}}\n\tTrăm năm'
@@ -39,7 +40,7 @@ def embedded(page):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
+@pytest.mark.parametrize("shape", ALL, ids=ALL_NAMES)
 def test_the_page_holds_the_models_own_numbers_and_nothing_from_outside(shape, tmp_path):
     run, page = made(shape, tmp_path)
     script = re.search(r"<script>(.*)</script>", page, re.DOTALL)[1]
@@ -56,15 +57,42 @@ def test_the_page_holds_the_models_own_numbers_and_nothing_from_outside(shape, t
     reading, data = read(run, HOSTILE, alternatives=report.LIKELY), embedded(page)
     assert sum(token["nats"] for token in data["tokens"]) == pytest.approx(reading.nats.sum(), abs=1e-3 * len(reading.ids))
     inner = data["inner"]
-    for number, layer in enumerate(inner["layers"]):
+    towers = reading.layers + reading.back
+    assert len(towers) == len(inner["layers"])
+    for layer, told in zip(inner["layers"], towers, strict=True):
+        chosen = np.array(layer["units"]) - 1
         for name, rows in layer["values"].items():
-            expected = reading.layers[number][name][: inner["steps"], np.array(layer["units"]) - 1].T
-            np.testing.assert_allclose(rows, expected, atol=1e-4)
-    for step, best in enumerate(inner["next"][: len(reading.ids) - 1]):
-        np.testing.assert_allclose([p for _, p in best], reading.p[step + 1], atol=1e-4)
+            np.testing.assert_allclose(rows, told[name][: inner["steps"], chosen].T, atol=1e-4)
+        v = {name: np.array(rows) for name, rows in layer["values"].items()}
+        v |= {f"{name} 0": np.array(rows) for name, rows in layer["before"].items()}
+        if run.config.cell == "lstm":
+            np.testing.assert_allclose(v["memory"], v["forget"] * v["memory 0"] + v["input"] * v["candidate"], atol=1e-3)
+        elif run.config.cell == "gru":
+            np.testing.assert_allclose(v["hidden"], v["update"] * v["hidden 0"] + (1 - v["update"]) * v["candidate"], atol=1e-3)
+        assert v["hidden 0"][:, 0].any() or layer["way"] > 0 or inner["steps"] == 1
+    for step, best in enumerate(inner["expected"][: len(reading.ids)]):
+        np.testing.assert_allclose([p for _, p in best], reading.p[step], atol=1e-4)
+    assert len(inner["expected"]) == inner["steps"] + (len(reading.ids) > inner["steps"] or not reading.back)
     for word in ("How it learnt", "What it wrote as it learnt", "Where it is surprised", "The cell at work", "How far back it learns"):
         assert f"<h2>{word}</h2>" in page
     assert f"{run.config.parameters():,}" in page and "b<sub>" in page
+
+
+@pytest.mark.parametrize("shape", [one for one in ALL if one["cell"] == "gru"])
+def test_what_the_weights_box_of_a_gru_puts_out_is_what_its_candidate_is_made_of(shape, tmp_path):
+    run, page = made(shape, tmp_path)
+    for layer in embedded(page)["inner"]["layers"]:
+        if not layer["name"].startswith("layer 1"):
+            continue
+        reading, units = read(run, HOSTILE), np.array(layer["units"]) - 1
+        steps, H = len(layer["values"]["reset"][0]), run.config.hidden
+        table = Runtime(run.config, run.weights, backward=layer["way"] < 0).table[:, 2 * H :]
+        x = table[run.tokenizer.model_ids(reading.ids)[:steps]][:, units].T
+        reset, product = np.array(layer["values"]["reset"]), np.array(layer["before"]["product"])
+        made_of = x + (reset * product if run.config.gru_reset == "after" else product)
+        np.testing.assert_allclose(layer["values"]["candidate"], np.tanh(made_of), atol=1e-3)
+    drawn = re.search(r'<svg [^>]*class="drawing">.*?</svg>', page, re.DOTALL)[0]
+    assert ("W, b" in drawn) == (run.config.gru_reset == "after") and ("(R ⊙ H) W" in drawn) == (run.config.gru_reset == "before")
 
 
 def test_training_keeps_what_it_wrote_and_the_command_makes_the_page(small_text, tmp_path):
@@ -95,7 +123,7 @@ def test_a_sample_replaces_those_of_later_steps(small_text, tmp_path):
     assert [row["step"] for row in rows] == [10, 20, 40]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
+@pytest.mark.parametrize("shape", ALL, ids=ALL_NAMES)
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_pictures_by_matplotlib(shape, kind, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
@@ -107,6 +135,9 @@ def test_pictures_by_matplotlib(shape, kind, tmp_path):
         assert drawn.startswith(b"\x89PNG") and len(drawn) > 20_000
     else:
         said = "".join(xml.etree.ElementTree.fromstring(drawn).itertext())
+        for name in dict(lstm=("forget", "output", "memory"), gru=("reset", "update")).get(run.config.cell, ()):
+            for side in ("forward", "backward") if run.config.bidirectional else ("",):
+                assert re.search(f"{name}[ a-z]* ?[A-Z], layer {run.config.layers}(, {side})?", said, re.IGNORECASE)
         assert "How far back it learns" in said and "<b>name</b>" in said and "\x1b" not in said
 
 
@@ -122,7 +153,7 @@ def test_without_matplotlib_or_with_another_ending_a_line_says_so(tmp_path, monk
 @pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
 def test_in_a_browser_it_renders_and_its_controls_work(tmp_path):
     with Browser(chromium(), tmp_path / "profile") as browser:
-        for name, shape in zip(NAMES, SHAPES):
+        for name, shape in zip(ALL_NAMES, ALL):
             folder = tmp_path / name
             folder.mkdir()
             run, page = made(shape, folder)

@@ -1,5 +1,6 @@
 """A look inside: surprises sum to what evaluate finds, gates are those of the equations, and units that are planted are found."""
 
+import dataclasses
 import json
 import os
 import pty
@@ -9,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import VERSE
-from small import NAMES, SHAPES, random_run
+from small import ALL, BOTH, NAMES, SHAPES, random_run
 
 from charrnn import checkpoint, units
 from charrnn.errors import DataError, UsageError
@@ -21,13 +22,15 @@ from charrnn.trace import Reading, read, trace
 TOLD = "Trăm năm, 12 w\x1b[31m\nễ\tchữ 😀 " * 3
 
 
-@pytest.mark.parametrize("shape, level", [(shape, "char") for shape in SHAPES] + [(SHAPES[0], "byte"), (SHAPES[1], "word"),
+@pytest.mark.parametrize("shape, level", [(shape, "char") for shape in ALL] + [(BOTH[0], "byte"), (SHAPES[0], "byte"), (SHAPES[1], "word"),
                                                                                    (SHAPES[3], "subword")])
 def test_surprises_sum_to_what_evaluate_finds(shape, level, tmp_path):
     run = random_run(VERSE * 8, level, **shape)
     (tmp_path / "told.txt").write_text(TOLD, encoding="utf-8")
     reading = read(run, TOLD, alternatives=3)
-    assert reading.nats.sum() == pytest.approx(evaluate(run, open_text([tmp_path / "told.txt"]))["nats"], rel=1e-5)
+    both = "pseudo_" if run.config.bidirectional else ""
+    assert reading.nats.sum() == pytest.approx(evaluate(run, open_text([tmp_path / "told.txt"]))[f"{both}nats"], rel=1e-5)
+    assert reading.as_json()[f"{both}nats"] == reading.nats.sum() and f"{both}nats" in reading.as_json()["tokens"][0]
     assert "".join(reading.texts) == "".join(text for text, _, _ in reading.spans()) == TOLD
     assert [at for _, *ends in reading.spans() for at in ends][1:-1:2] == [at for _, *ends in reading.spans() for at in ends][2::2]
     assert (np.diff(reading.p, axis=1) <= 0).all()
@@ -74,6 +77,35 @@ def test_gates_and_states_are_those_of_the_equations(shape):
             expected = {"reset": r, "update": sigma(part(1, before)), "candidate": np.tanh(inner)}
         for name, value in expected.items():
             np.testing.assert_allclose(layer[name], value, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", BOTH)
+def test_each_tower_is_that_of_a_run_with_its_weights_alone(shape):
+    """Forward, those of a one-way run; backward, those of another one that is given the text reversed."""
+    run = random_run(VERSE, **shape)
+    reading, H = read(run, VERSE[:40]), run.config.hidden
+    for seen, tower, half, way in ((reading, "layers.", slice(H), 1), (reading.turned(), "back.", slice(H, None), -1)):
+        own = {name: value for name, value in run.weights.items() if name.startswith((tower, "embedding", "output"))}
+        weights = {name.replace(tower, "layers."): value for name, value in own.items()}
+        alone = dataclasses.replace(run, config=dataclasses.replace(run.config, bidirectional=False),
+                                    weights=weights | {"output.w": weights["output.w"][half]})
+        other = read(alone, VERSE[:40][::way])
+        for layer, expected in zip(seen.layers, other.layers, strict=True):
+            assert layer.keys() == expected.keys()
+            for name, value in layer.items():
+                np.testing.assert_array_equal(value, expected[name][::way])
+    assert reading.turned().turned().layers is reading.layers
+    with pytest.raises(UsageError, match="--backward"):
+        read(random_run(VERSE, **SHAPES[0]), "T").turned()
+
+
+@pytest.mark.parametrize("shape", BOTH)
+def test_what_both_sides_expect_is_told_by_neither_the_token_nor_its_own_surprise(shape):
+    run = random_run(VERSE, **shape)
+    one, other = (read(run, text, alternatives=4) for text in ("Trăm năm trong", "Trăm nam trong"))
+    np.testing.assert_array_equal(one.likely[6], other.likely[6])
+    np.testing.assert_array_equal(one.p[6], other.p[6])
+    assert all((one.p[at] != other.p[at]).any() for at in (5, 7))
 
 
 def test_units_and_gates_are_taken_by_name():
