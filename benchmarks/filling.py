@@ -3,7 +3,8 @@
     python -m benchmarks.filling TEXT [--steps 500] [--hidden 192] [--gaps 300] [--threads 1]
 
 Trains both into a folder of its own, takes `--gaps` places of the part that neither has seen, takes one character out, then one word
-of three letters or more, and counts how often the first candidate is what stood there.
+of three letters or more, and counts how often the first candidate is what stood there. Beside them: what stands before alone, and what
+both directions together predict for a character without weighing any.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from charrnn.checkpoint import Run
 from charrnn.config import FillingConfig
 from charrnn.filling import fill
 from charrnn.text import open_text
+from charrnn.trace import read
 
 LEFT, RIGHT = 200, 100  # characters around a gap
 WORD = re.compile(r"(?<!\w)[^\W\d_]{3,12}(?!\w)")
@@ -56,6 +58,15 @@ def accuracy(run: Run, places: Sequence[tuple[str, str, str]], *, right: bool = 
     return hits / len(places), 1000 * (time.process_time() - began) / len(places)
 
 
+def predicted(run: Run, places: Sequence[tuple[str, str, str]]) -> tuple[float, float]:
+    """The share of characters that a model of both directions holds the most likely ones given all others, and milliseconds each."""
+    hits, began = 0, time.process_time()
+    for before, missing, after in places:
+        best = read(run, before + missing + after, alternatives=1).likely[len(before), 0]  # its own token never tells on itself
+        hits += run.tokenizer.symbol(int(best)) == missing
+    return hits / len(places), 1000 * (time.process_time() - began) / len(places)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path)
@@ -78,10 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("| model | parameters | one character | one word | ms a character, a word |\n|---|---|---|---|---|")
     places = {what: list(gaps(held_out, what, given.gaps)) for what in ("character", "word")}
     for name, run, right in (("one direction, what stands before alone", one, False), ("one direction, weighing candidates", one, True),
-                             ("both directions", both, True)):
+                             ("both directions, weighing candidates", both, True)):
         found = [accuracy(run, places[what], right=right, width=given.width) for what in ("character", "word")]
         print(f"| {name} | {run.config.parameters():,} | {100 * found[0][0]:.1f} % | {100 * found[1][0]:.1f} % | "
               f"{found[0][1]:.0f}, {found[1][1]:.0f} |", flush=True)
+    share, cost = predicted(both, places["character"])
+    print(f"| both directions, p(character \\| all others) | {both.config.parameters():,} | {100 * share:.1f} % | | {cost:.0f} |")
     print(f"\n{len(places['character'])} characters, {len(places['word'])} words of the last {len(held_out):,} characters of "
           f"{given.text.name}; lstm 1 x {one.config.hidden} and 1 x {width}, {given.steps} steps each")
     return 0

@@ -40,8 +40,8 @@ def figure(reading: Reading, gradients: dict[str, Any], path: Path) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks is shown as boxes
         drawn = Figure(figsize=(11, 4 * rows), layout="constrained")
         losses, reach, surprise, *others = (drawn.add_subplot(rows, 2, place + 1) for place in range(3 + len(maps)))
-        title = visible(f"{run.text['name']}: {run.config.cell} {run.config.layers} × {run.config.hidden}{' each way' if reading.back else ''}", keep="")
-        drawn.suptitle(title, parse_math=False)
+        size = f"{run.config.layers} × {run.config.hidden}{' each way' if reading.back else ''}"
+        drawn.suptitle(visible(f"{run.text['name']}: {run.config.cell} {size}", keep=""), parse_math=False)
         curve = np.array(run.metrics["curve"], float).reshape(-1, 3)
         losses.plot(curve[:, 0], curve[:, 1], label="training")
         losses.plot(curve[:, 0], curve[:, 2], label="held out")

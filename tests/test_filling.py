@@ -9,11 +9,12 @@ import pytest
 import torch
 from conftest import VERSE
 
+from charrnn import filling
 from charrnn.checkpoint import Run
 from charrnn.cli import main
 from charrnn.config import FillingConfig, ModelConfig, TrainingConfig
 from charrnn.errors import UsageError
-from charrnn.filling import fill, proposed
+from charrnn.filling import NEAR, Tower, fill
 from charrnn.gaps import Alphabet, Gap, lengths, parts
 from charrnn.model import Model
 from charrnn.tokenizer import build
@@ -136,9 +137,27 @@ def test_both_ways_candidates_are_judged_by_both_towers(seed, tmp_path):
 def test_a_narrow_beam_from_the_right_finds_what_the_left_alone_would_miss(tmp_path):
     run = made("abcdefgh ", tmp_path, bidirectional=True, scale=3.0)
     best = [fill(run, "abcd___gh e", FillingConfig(width=width))[0].log_probability for width in (2, 1000)]
-    narrow = proposed(run, parts("abcd___gh e"), FillingConfig(width=2))
-    assert len(narrow) == 2 and best[0] <= best[1] + 1e-9
-    assert set(proposed(run, parts("abcd___gh e"), FillingConfig(width=2), backward=True)) != set(narrow)
+    forward, backward = (Tower(run, parts("abcd___gh e"), backward=way).proposed(FillingConfig(width=2)) for way in (False, True))
+    assert len(forward) == 2 and best[0] <= best[1] + 1e-9 and set(backward) != set(forward)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_far_text_is_read_once_and_candidates_are_read_with_what_is_near(bidirectional, tmp_path, monkeypatch):
+    """Against the plain form, which reads every text from its beginning (or its end) for each candidate."""
+    run = made("abcd ", tmp_path, bidirectional=bidirectional)
+    rng, reads, read = np.random.default_rng(0), [], filling._read
+    left, right = ("".join(rng.choice(list("abcd "), 3 * NEAR)) for _ in range(2))
+    monkeypatch.setattr(filling, "_read", lambda runtime, tokens: reads.append(len(tokens)) or read(runtime, tokens))
+    found = fill(run, f"{left}_a_{right}", FillingConfig(count=1000, width=1000))
+    assert reads == [3 * NEAR + 1] * (1 + bidirectional) and len(found) == 25
+    for one in found:
+        middle = f"{one.fills[0]}a{one.fills[1]}"
+        if bidirectional:
+            expected = (one_tower(run, left + middle + right[:NEAR], False)[3 * NEAR :].sum() +
+                        one_tower(run, left[-NEAR:] + middle + right, True)[: NEAR + 3].sum()) / 2
+        else:
+            expected = log_p(run, left + middle + right[:NEAR])[3 * NEAR :].sum()
+        assert one.log_probability == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
