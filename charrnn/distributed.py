@@ -84,15 +84,15 @@ class Joined(World):
                 distributed.destroy_process_group()
             return
         distributed.destroy_process_group()  # so that whoever waits for this process notices
-        missing: list[str] = []
-        calling = threading.Thread(target=self._call, args=[missing], daemon=True)  # the store may be out of reach too
+        how = f"did not answer within {duration(self.timeout)} (--timeout)" if "imed out" in str(error) else "is gone"
+        told: list[str] = []
+        calling = threading.Thread(target=self._call, args=[how, told], daemon=True)  # the store may be out of reach too
         calling.start()
         calling.join(ROLL_CALL + 2)
-        if calling.is_alive() or not missing:
-            missing = [f"rank {self.rank} on {socket.gethostname()} does not reach the others"]
-        if missing[0].isdigit():
-            raise ToldError(int(missing[0])) from None
-        raise LostError(f"{missing[0]}; --resume goes on from the last state that was saved") from None
+        line, = told[:1] or [f"rank {self.rank} on {socket.gethostname()} does not reach the others"]
+        if line.isdigit():
+            raise ToldError(int(line)) from None
+        raise LostError(f"{line}; --resume goes on from the last state that was saved") from None
 
     def _tell(self, error: BaseException) -> None:
         """Let the first process that fails speak, and no other."""
@@ -104,7 +104,7 @@ class Joined(World):
         if isinstance(error, CharRNNError) and self.rank and not isinstance(error, ToldError):
             raise type(error)(f"rank {self.rank} on {socket.gethostname()}: {error}") from None
 
-    def _call(self, found: list[str]) -> None:
+    def _call(self, how: str, found: list[str]) -> None:
         """Who is still there? Leaves the line that this process is to say, or the exit code where another one has spoken."""
         with contextlib.suppress(RuntimeError):
             began = time.monotonic()
@@ -123,9 +123,8 @@ class Joined(World):
                 return
             self.store.set("code", str(LostError.exit_code))
             names = [f"rank {rank} ({self.store.get(f'place/{rank}').decode()})" for rank in gone[:8]]
-            found.append(f"{', '.join(names)}: gone, or no answer within {duration(self.timeout)} (--timeout)" if names else
-                         f"all {self.size} processes are there, but one took longer than {duration(self.timeout)} to answer: "
-                         "give a longer --timeout")
+            found.append(f"{', '.join(names)} {how}" if names else
+                         f"a process took longer than {duration(self.timeout)} to answer: give a longer --timeout")
 
     def device(self, name: str) -> torch.device:
         if name in ("auto", "cuda") and torch.cuda.is_available():
@@ -213,7 +212,7 @@ class Joined(World):
                 if (beat := self.store.add(f"beat/{rank}", 0)) != seen:
                     seen, since = beat, time.monotonic()
                 if time.monotonic() - since > self.timeout or self.store.check(["code"]):
-                    raise Silence
+                    raise Silence("timed out")
                 time.sleep(0.05)
 
     def lead(self, work: Callable[[Callable[[], bool]], Value], stop: Callable[[], bool]) -> Value | None:
