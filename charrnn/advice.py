@@ -27,8 +27,8 @@ def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: 
         return "overfits", (f"training loss {training:.2f} is far below validation {best:.2f}: the model learns the text by heart "
                             "(overfitting). More text helps most; else less --hidden or more --dropout.")
     if used_up:
-        return "used up", ("the text was read as often as it teaches anything new: a longer --time would plan the same run again. What helps "
-                           "is more text.")
+        return "used up", ("the text was read as often as it teaches anything new: a longer --time would plan the same run again. What "
+                           "helps is more text.")
     if early[2] - last > 0.01 and early[1] - training > 0.005:
         return "unfinished", "both losses are still falling: train longer, such as with twice the --time, or --hidden larger along with it."
     return "", ""

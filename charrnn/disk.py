@@ -86,8 +86,8 @@ def claimed(run: Path) -> Iterator[None]:
     """
     if os.path.lexists(run) and not run.is_dir():
         raise UsageError(f"{run}: not a folder; name another place with --out")
-    made = [folder for folder in (run, *run.parents) if not folder.exists()]
     with storage(run):
+        made = [folder for folder in (run, *run.parents) if not folder.exists()]
         fd = _locked(run)
     try:
         with storage(run):

@@ -68,10 +68,14 @@ def fetch(name: str, folder: Path = Path("data"), *, mirror: Path | None = None,
         troubles = []
         for source in (mirror, os.environ.get("CHARRNN_CORPORA")):
             copy = Path(source, entry.file) if source else None
-            if copy and copy.is_file():
-                found = digest_of(copy)
-                if found == entry.sha256:
-                    return place(blocks_of(copy), target, entry.sha256)
+            try:
+                found = digest_of(copy) if copy and copy.is_file() else ""
+            except OSError as error:
+                troubles.append(f"{copy} cannot be read: {error.strerror or error}")
+                continue
+            if copy and found == entry.sha256:
+                return place(blocks_of(copy), target, entry.sha256)
+            if found:
                 troubles.append(wrong(str(copy), entry.sha256, found))
             elif source and source is mirror:
                 troubles.append(f"{copy} is not there")

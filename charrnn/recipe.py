@@ -152,7 +152,7 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
 
 
 def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int, longer: float) -> bool:
-    """Whether a run that was given a time made all the passes that teach anything, in a model that would be no wider with `longer` seconds."""
+    """Whether a run that was given a time made all the passes that teach anything, and `longer` seconds would plan the same model."""
     if budget(config) is None or steps < most_steps(tokens, plan.batch, plan.window):
         return False
     return shape(dataclasses.replace(config, time=f"{longer:.0f}s"), tokens, model.vocabulary) == model
