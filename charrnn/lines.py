@@ -86,7 +86,8 @@ class PlainLines(View):
         if isinstance(event, Sample):
             self.sample = event
             text = visible(event.text, keep="")
-            return [f"step {event.step:,}  it writes: {text[:160]}{'...' if len(text) > 160 else ''}"]
+            does = "fills [in]" if self.start and self.start.bidirectional else "writes"
+            return [f"step {event.step:,}  it {does}: {text[:160]}{'...' if len(text) > 160 else ''}"]
         if isinstance(event, Notice):
             return [f"step {event.step:,}  note: {on_one_line(event.text)}"]
         if isinstance(event, Saved):
@@ -186,7 +187,7 @@ def _prompt(sample: Sample | None) -> str:
 
 def _gap(sample: Sample | None) -> str:
     """Words that the model knows each character of, with one between them to fill."""
-    words = (sample.text if sample else "").split()[1:]
+    words = (sample.text if sample else "").replace("[", "").replace("]", "").split()[1:]
     good = next(((a, b, c) for a, b, c in zip(words, words[1:], words[2:]) if visible(a + c) == a + c and len(b) < 9), ("", "abc", ""))
     return shlex.quote(f"{good[0]} {'_' * len(good[1])} {good[2]}".strip())
 

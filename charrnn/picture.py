@@ -229,7 +229,8 @@ def _curve(story: Story, width: int, height: int) -> Panel:
 
 def _sample(story: Story, width: int, height: int) -> Panel:
     sample = story.sample
-    title = Text.assemble(("it writes now", "bold"), (f"   step {sample.step:,}" if sample else "", "dim"))
+    does = "it fills [in] now" if story.start and story.start.bidirectional else "it writes now"
+    title = Text.assemble((does, "bold"), (f"   step {sample.step:,}" if sample else "", "dim"))
     waiting = Text("the first sample is yet to come", "dim italic")
     body = _cropped(visible(sample.text), width - 4, height - 2) if sample else waiting
     return _panel(body, title, width, height, "" if story.end else "Ctrl-C saves and stops")

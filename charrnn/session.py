@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 
 from charrnn import advice, checkpoint, machine, recipe
 from charrnn.checkpoint import Run
-from charrnn.config import SamplingConfig
+from charrnn.config import FillingConfig, SamplingConfig
 from charrnn.disk import storage, write_whole
-from charrnn.errors import StorageError
+from charrnn.errors import StorageError, UsageError
 from charrnn.events import End, Evaluation, Notice, Sample, Saved, Start, Step
+from charrnn.filling import fill
 from charrnn.metrics import perplexity
 from charrnn.sampling import generate
 from charrnn.trainer import LOWER, RETREATS, Trainer
@@ -33,6 +35,9 @@ def mended(path: Path, content: bytes) -> None:
         same = False
     if not same:
         write_whole(path, content)
+
+
+GAP = "\x00"  # a sign that no text has
 
 
 class Session:
@@ -197,13 +202,29 @@ class Session:
             (self.run / checkpoint.PREVIOUS).unlink(missing_ok=True)
 
     def sample(self, length: int = 240) -> Sample:
-        """A piece of what the model writes now; it takes nothing from the training's own random numbers."""
-        step = self.trainer.progress.step
-        pieces = generate(self.run_with(self.trainer.model.weights()), SamplingConfig(length=length, seed=step))
-        text = "".join(piece.text for piece in pieces)
+        """A piece of what the model writes now, or of the held-out text with words that it fills in, in brackets; it takes nothing from the
+        training's own random numbers."""
+        step, run = self.trainer.progress.step, self.run_with(self.trainer.model.weights())
+        if run.config.bidirectional:
+            text = self.filled(run, length)
+        else:
+            text = "".join(piece.text for piece in generate(run, SamplingConfig(length=length, seed=step)))
         with contextlib.suppress(StorageError):  # what is lost can be missed
             self.record(step, text)
         return Sample(step=step, text=text)
+
+    def filled(self, run: Run, length: int) -> str:
+        """The first `length` tokens that were held out, some words of them in brackets: what the model puts there."""
+        part = self.trainer.scored
+        text = run.tokenizer.decode(part.store.read(0, min(length, part.tokens)).astype(np.int64)).replace(GAP, " ")
+        words = list(re.finditer(r"(?<=\s)\w{2,8}(?=\s)", text))[2::4][:3] or list(re.finditer(".", text))[len(text) // 2 :][:1]
+        told = "".join(GAP if any(word.start() <= at < word.end() for word in words) else letter for at, letter in enumerate(text))
+        try:
+            pieces = list(fill(run, told, FillingConfig(gap=GAP, count=1, width=16))[0].pieces)
+        except UsageError:  # at word level a lone gap may be a part of a word
+            return text
+        pieces[1::2] = [f"[{one}]" for one in pieces[1::2]]
+        return "".join(pieces)
 
     def record(self, step: int, text: str) -> None:
         """Keep a sample on file, after those of earlier steps. StorageError."""

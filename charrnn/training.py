@@ -113,7 +113,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
         if ending or heard[0][1]:
             yield from session.save(last=ending)
         telling = progress.done or (not ending and time.monotonic() - sampled >= SAMPLE_EVERY)
-        if telling and session.leads and not trainer.model.config.bidirectional:
+        if telling and session.leads:
             yield session.sample()
             sampled = time.monotonic()
         if ending:

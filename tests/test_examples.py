@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -129,8 +130,11 @@ def test_the_demo_shows_what_it_runs_and_uses_what_is_there(demo, tmp_path):
 
 def test_names_are_new(tmp_path, capsys):
     assert example("names").main(["--steps", "60", "--count", "5", "--out", str(tmp_path / "names")]) == 0
-    said = capsys.readouterr().out.split(":\n")[1].strip().split(", ")
-    assert len(set(said)) == 5 and not set(said) & set((ROOT / "data" / "names.txt").read_text(encoding="utf-8").split("\n"))
+    names, said = capsys.readouterr().out.split("\n\n")
+    known = set((ROOT / "data" / "names.txt").read_text(encoding="utf-8").split())
+    assert len(set(names.split(", "))) == 5 and not set(names.split(", ")) & known
+    new, listed, written, seen, again = (int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", said))
+    assert (new, listed) == (5, len(known)) and written == new + seen + again
 
 
 def test_music_begins_with_its_head(tmp_path, capsys):
