@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHARRNN := $(BIN)/charrnn
+ROWS := $(patsubst %,tests/test_%.py,disk container resume_files bad_input permissions divergence)
 
 .PHONY: help install demo test torture lint hello time-machine docs picture bench bench-quick bench-quality clean
 
@@ -26,7 +27,7 @@ test: $(INSTALLED)  ## run the tests
 
 torture: $(INSTALLED)  ## what takes long: kills, full disks, signals, races; the report goes to build/torture.md
 	mkdir -p build && rm -f build/torture.md
-	CHARRNN_TORTURE=build/torture.md $(BIN)/python -m pytest tests/torture --durations=0
+	CHARRNN_TORTURE=build/torture.md $(BIN)/python -m pytest -s tests/torture $(ROWS) --durations=20
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .

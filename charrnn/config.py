@@ -181,8 +181,8 @@ class TrainingConfig(Config):
     threads: int | None = setting(None, "Processor threads. Default: one a core.", low=1, high=1024, group=_MACHINE)
     shards: int | None = setting(None, "Parts of a batch, whose gradients are made one by one, by one process or several: the same parts "
                                  "give the same model. Default: one a process.", low=1, high=65536, group=_MACHINE, later=True)
-    precision: str = setting("auto", "What is multiplied while training on the CPU; sums and weights are float32 in any case. auto takes "
-                             "bfloat16, twice as fast, where the processor has instructions for it.",
+    precision: str = setting("auto", "What is multiplied while training; sums and weights are float32 in any case. auto takes bfloat16, "
+                             "twice as fast, where the processor or the GPU has instructions for it.",
                              choices=("auto", *PRECISIONS), group=_MACHINE, later=True)
 
     def __post_init__(self) -> None:

@@ -52,13 +52,20 @@ def device(name: str) -> torch.device:
     return found
 
 
-def shortened(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """In it a GPU multiplies in bfloat16, where it has that; weights, gradients and sums stay as they are."""
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it is a GPU that multiplies in bfloat16."""
     import torch
 
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return contextlib.nullcontext()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def multiplying(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """In it a GPU multiplies in this precision; weights, gradients and sums stay as they are. On the CPU the kernels are told it."""
+    import torch
+
+    if device.type == "cpu" or precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def cores() -> int:
@@ -74,9 +81,19 @@ def use_threads(threads: int | None) -> int:
     return torch.get_num_threads()
 
 
-def makings(threads: int) -> dict[str, str | int]:
-    """What the bits of a training depend on, beside its settings: with other ones it differs from the last digits on."""
+def processor() -> str:
+    """What the system calls the processor: torch's libraries choose their way of multiplying by it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def makings(threads: int, precision: str) -> dict[str, str | int]:
+    """What the bits of a training depend on, beside its settings: with other ones it differs from the last digits on. `precision` is
+    what is multiplied here, which need not be what the run was planned with."""
     import torch
 
-    return {"charrnn": charrnn.__version__, "torch": str(torch.__version__), "processor": platform.machine(),
-            "instructions": torch.backends.cpu.get_cpu_capability(), "threads": threads}
+    return {"charrnn": charrnn.__version__, "torch": str(torch.__version__), "processor": processor(),
+            "instructions": torch.backends.cpu.get_cpu_capability(), "precision": precision, "threads": threads}

@@ -69,7 +69,7 @@ def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, bega
     world, tokens = world or World(), corpus.training.tokens
     model = recipe.shape(config, tokens, corpus.tokenizer.size)
     cores = config.threads or world.cores()
-    able = all(one for one, in world.agree(multiplies_bfloat16(where)))
+    able = all(one for one, in world.agree(multiplies_bfloat16(where, model)))
     known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out,
                              "precision": recipe.precision(config, able), "processes": world.size}
     rows, window = recipe.rows_and_window(config, tokens)

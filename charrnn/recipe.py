@@ -63,7 +63,8 @@ def threads(model: ModelConfig, rows: int, window: int, cores: int) -> int:
 def precision(config: TrainingConfig, bfloat16: bool) -> str:
     """bfloat16 where the processor multiplies it. UsageError where it was asked for and there is none."""
     if config.precision == "bfloat16" and not bfloat16:
-        raise UsageError("--precision bfloat16: needs a CPU with instructions for it, and the compiled kernels; use --precision auto")
+        raise UsageError("--precision bfloat16: needs a processor that multiplies it and the compiled kernels, or a GPU that does and a "
+                         "cell that cuDNN has; use --precision auto")
     return "bfloat16" if bfloat16 and config.precision != "float32" else "float32"
 
 

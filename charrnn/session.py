@@ -56,7 +56,7 @@ class Session:
 
     def differences(self, makings: dict[str, Any]) -> list[str]:
         """What is not as it was when the state was written, in a sentence, where anything is."""
-        here = machine.makings(self.threads)
+        here = machine.makings(self.threads, self.trainer.precision)
         other = [f"{name} {makings.get(name)}, here {value}" for name, value in here.items() if makings.get(name) != value]
         return [f"the state was written with {'; '.join(other)}: from here on the bits may differ"] if other else []
 
@@ -176,7 +176,7 @@ class Session:
             return
         about = {"kind": "resume", "model": trainer.model.config.as_json(), "training": trainer.config.as_json(),
                  "plan": trainer.plan.as_json(), "text": self.corpus.digest, "tokenizer": self.corpus.tokenizer.digest,
-                 "progress": dataclasses.asdict(progress), "makings": machine.makings(self.threads)}
+                 "progress": dataclasses.asdict(progress), "makings": machine.makings(self.threads, trainer.precision)}
         paths = [self.run / name for name in (checkpoint.MODEL, checkpoint.RESUME, checkpoint.PREVIOUS, checkpoint.METRICS)]
         model, resume, previous, metrics = paths
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -44,9 +43,12 @@ RETREATS, LOWER = 2, 0.3  # how often it goes back, and what it multiplies its l
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether training on this device can use kernels that round what they multiply to bfloat16."""
-    return device.type == "cpu" and bfloat16()
+def multiplies_bfloat16(device: torch.device, model: ModelConfig) -> bool:
+    """Whether training on this device can round what it multiplies to bfloat16: by charrnn's own kernels, or by cuDNN's, which do not know
+    every cell."""
+    if device.type == "cpu":
+        return bfloat16()
+    return machine.has_bfloat16(device) and cudnn.serves(model.cell, model.activation, model.gru_reset)
 
 
 def costs(model: Model, hidden: Tensor, targets: Tensor, count: int, nats_of: Callable[..., Tensor] = summed_nats) -> tuple[Tensor, Tensor]:
@@ -165,10 +167,9 @@ class Trainer:
     def __init__(self, corpus: Corpus, config: TrainingConfig, model: ModelConfig, plan: Plan, device: torch.device,
                  world: World | None = None) -> None:
         self.corpus, self.config, self.plan, self.device, self.world = corpus, config, plan, device, world or World()
-        able = all(one for one, in self.world.agree(multiplies_bfloat16(device)))
+        able = all(one for one, in self.world.agree(multiplies_bfloat16(device, model)))
         self.precision = plan.precision if able else "float32"
         self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
-        self.served = cudnn.serves(model.cell, model.activation, model.gru_reset)  # other cells go step by step, and casting would cost
         self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr, precision=self.precision)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed,
@@ -220,7 +221,7 @@ class Trainer:
         masks = self.model.masks(self.plan.batch, dropout=self.plan.dropout, weight_drop=self.plan.weight_drop, generator=self.generator)
         costs, states = [], []
         for shard in self.shards:
-            with machine.shortened(self.device) if self.served else contextlib.nullcontext():
+            with machine.multiplying(self.device, self.precision):
                 loss, total, state = self._losses(window, shard, masks)
             total.backward()  # type: ignore[no-untyped-call]
             self.gradients.take()

@@ -34,6 +34,12 @@ def test_freed_blocks_are_kept_so_that_they_fault_in_once():
     assert faults["kept"] < 200 and faults["default"] > 2 * faults["kept"]
 
 
+def test_the_makings_tell_apart_what_multiplies_otherwise():
+    here = machine.makings(1, "float32")
+    assert here != machine.makings(1, "bfloat16") and here != machine.makings(2, "float32") and here == machine.makings(1, "float32")
+    assert all(isinstance(value, str | int) and value for value in here.values())
+
+
 def test_what_the_user_set_stays(monkeypatch):
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     monkeypatch.setenv("MALLOC_TOP_PAD_", "0")

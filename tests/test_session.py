@@ -158,8 +158,8 @@ def test_an_evaluation_that_is_cut_short_in_a_run_with_a_time(corpus, tmp_path, 
 def test_another_machine_is_told_once(corpus, tmp_path, monkeypatch):
     run = tmp_path / "run"
     trained(corpus, run, 3)
-    other = machine.makings(1) | {"torch": "9.9"}
-    monkeypatch.setattr(machine, "makings", lambda threads: other)
+    other = machine.makings(1, "float32") | {"torch": "9.9"}
+    monkeypatch.setattr(machine, "makings", lambda threads, precision: other)
     notes = [trained(corpus, run, 3, resume=True)[0].notes for _ in range(2)]
     assert [sum("bits may differ" in note for note in session) for session in notes] == [1, 0]
     assert any("9.9" in note and "torch" in note for note in notes[0])

@@ -270,9 +270,14 @@ def test_the_gpus_path_in_bfloat16_learns_the_same(form, small_text, monkeypatch
     shape = recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size)
     plan = recipe.plan(config, shape, corpus.training.tokens)
     monkeypatch.setattr(Layer, "forward", Layer.by_cudnn)
-    exact, short = (Trainer(corpus, config, shape, plan, torch.device("cpu")) for _ in range(2))
+    monkeypatch.setattr("charrnn.trainer.multiplies_bfloat16", lambda *_: True)
+    exact, single, short = (Trainer(corpus, config, shape, dataclasses.replace(plan, precision=name), torch.device("cpu"))
+                            for name in ("float32", "float32", "bfloat16"))
     expected = [exact.step()[0] for _ in range(30)]
-    monkeypatch.setattr(machine, "shortened", lambda device: torch.autocast(device.type, torch.bfloat16))
+    multiplying = machine.multiplying
+    monkeypatch.setattr(machine, "multiplying", lambda device, precision: multiplying(torch.device("cuda"), precision))
+    monkeypatch.setattr(torch, "autocast", lambda kind, dtype, autocast=torch.autocast: autocast("cpu", dtype))
+    assert [single.step()[0] for _ in range(30)] == expected
     found = [short.step()[0] for _ in range(30)]
     assert found != expected and found[-1] < 0.98 * found[0]
     np.testing.assert_allclose(found, expected, rtol=0.03)

@@ -14,26 +14,33 @@ ALL = cases(0, 1)
 
 
 def trial(name, count, folder):
-    done = subprocess.run([sys.executable, str(TRIALS), name, str(count), str(folder)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    """What a trial found: its last line. The lines before it say how far it is."""
+    with open(folder / "told", "w+", encoding="utf-8") as told:
+        with subprocess.Popen([sys.executable, str(TRIALS), name, str(count), str(folder)], stdout=subprocess.PIPE, stderr=told,
+                              text=True) as process:
+            for line in process.stdout:
+                if not line.startswith("{"):
+                    print(line, end="", flush=True)
+        told.seek(0)
+        assert process.returncode == 0, told.read()[-3000:]
+    return json.loads(line)
 
 
 def test_kills_at_random_moments(tmp_path):
     made = trial("kills", cases(60, 1_000), tmp_path)
-    found(f"{made['kills']:,} kills in {made['runs']} runs of {made['forms']} forms: {made['mismatches']} mismatches")
+    found(1, f"{made['kills']:,} kills in {made['runs']} runs of {made['forms']} forms: {made['mismatches']} mismatches")
     assert made["mismatches"] == 0 and made["kills"] >= cases(60, 1_000) and made["forms"] == 28
 
 
 def test_a_part_of_the_state_that_is_left_out_is_noticed(tmp_path):
     made = trial("left_out", 1, tmp_path)
-    found(f"a part of the state left out: {made['noticed']} of {made['parts']} noticed")
+    found(2, f"a part of the state left out: {made['noticed']} of {made['parts']} noticed")
     assert made["noticed"] == made["parts"] == 5, made["each"]
 
 
 def test_every_call_of_a_save(tmp_path):
     made = trial("failing_calls", cases(10, 520), tmp_path)
-    found(f"{made['tried']} failures at {made['calls']} system calls of a session that saves: each ended in the same bytes")
+    found(3, f"{made['tried']} failures at {made['calls']} system calls of a session that saves: each ended in the same bytes")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount file systems")
@@ -44,20 +51,21 @@ def test_full_disks(tmp_path):
         if "mount" not in str(error):
             raise
         pytest.skip("mounting is not allowed here")
-    found(f"{made['sizes']} file system sizes, {made['refused']} too small: one line each, the last state goes on to the same bytes")
+    found(4, f"{made['sizes']} file system sizes, {made['refused']} too small: one line each, the last state goes on to the same bytes")
     assert made["refused"] and made["finished"]
 
 
 def test_signals_at_random_moments(tmp_path):
     made = trial("signals", cases(5, 100), tmp_path)
     answer, gone = made["slowest answer"], made["slowest exit"]
-    found(f"{made['SIGINT']} Ctrl-C, {made['SIGTERM']} SIGTERM: answered within {answer:.3f} s, gone within {gone:.2f} s, resumed exactly")
+    found(8, f"{made['SIGINT']} Ctrl-C, {made['SIGTERM']} SIGTERM: answered within {answer:.3f} s, gone within {gone:.2f} s, "
+             "resumed exactly")
     assert not ALL or (answer < 0.2 and gone < 2)
 
 
 def test_races(tmp_path):
     made = trial("races", cases(5, 100), tmp_path)
-    found(f"{made['races']} races of two starts: one winner each")
+    found(9, f"{made['races']} races of two starts: one winner each")
 
 
 @pytest.mark.skipif(not ALL, reason="takes minutes and 2 GB of disk: make torture")
@@ -78,5 +86,5 @@ def test_memory_while_training_on_a_long_text(tmp_path, monkeypatch):
         assert process.returncode == 0
         peaks[text] = usage.ru_maxrss * 1024 / 1e6
     above = peaks[long] - peaks[short]
-    found(f"training on {long.stat().st_size / 1e9:.1f} GB: {peaks[long]:.0f} MB at most, {above:.0f} above the same on 1 MB")
+    found(14, f"training on {long.stat().st_size / 1e9:.1f} GB: {peaks[long]:.0f} MB at most, {above:.0f} above the same on 1 MB")
     assert above < 600

@@ -17,7 +17,16 @@ from forking import FORMS, Trial, leave_out, start, wait
 from charrnn import checkpoint, disk
 from charrnn.errors import CheckpointError
 
+EVERY = 15  # seconds between two lines of progress
+told = [time.monotonic()]  # when the last one was written
 PARTS = ("random numbers", "optimizer", "schedule", "position", "recurrent state")
+
+
+def progress(done, count):
+    """Say now and then how far the trials are."""
+    if time.monotonic() - told[0] > EVERY:
+        told[0] = time.monotonic()
+        print(f"  {done:,} of {count:,}", flush=True)
 
 
 def killed(trial, chance, before=lambda: None):
@@ -47,6 +56,7 @@ def kills(count, folder):
         trial.again()
         made, same = killed(trial, chance)
         total, runs = total + made, runs + 1
+        progress(total, count)
         forms.add(form)
         wrong += [] if same else [form]
     return {"kills": total, "runs": runs, "forms": len(forms), "mismatches": len(wrong)}
@@ -80,6 +90,7 @@ def failing_calls(count, folder):
             assert checkpoint.newest_state(trial.run)[1]["progress"]["step"] >= known, (at, how)
             assert trial.finish(), (at, how)
             tried, made = tried + 1, max(made, at)
+            progress(tried, 4 * len(calls))
     return {"tried": tried, "calls": made}
 
 
@@ -120,6 +131,7 @@ def full_disks(count, folder):
                 assert trial.finish(), size
         finally:
             subprocess.run(["umount", mounted], check=True)
+        progress(number + 1, count)
     return {"sizes": count, "refused": codes.count(5), "finished": codes.count(0)}
 
 
@@ -149,6 +161,7 @@ def signals(count, folder):
                 answers.append(answered or exits[-1])
                 found[number] += 1
             assert trial.finish(), number
+            progress(sum(found.values()), 2 * count)
     return {**found, "slowest answer": max(answers), "slowest exit": max(exits), "mismatches": 0}
 
 
@@ -168,6 +181,7 @@ def races(count, folder):
         assert said.count("\n") == 1 and f"process {both[1 - loser]}" in said, said
         os.close(gate)
         os.close(open_gate)
+        progress(number + 1, count)
     return {"races": count}
 
 
