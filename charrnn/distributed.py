@@ -29,6 +29,7 @@ from charrnn.visible import duration
 from charrnn.world import Gradients, Halted, State, Value, World, bounds
 
 ROLL_CALL = 10.0  # seconds that processes which are still there have to say so
+STARTING = 60.0  # seconds that a process may come later than the others, at least
 BEAT = 1.0  # seconds between two signs of life of a process that works while the others wait
 
 _gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor  # the newer name
@@ -58,11 +59,11 @@ class Joined(World):
     @classmethod
     def joined(cls, timeout: float, *, rank: int, size: int, local: int, beside: int) -> Self:
         """Find the others, as torchrun's environment tells; LostError where they do not come."""
-        allowed = timedelta(seconds=timeout)
+        allowed, coming = timedelta(seconds=timeout), max(timeout, STARTING)
         try:
-            found, *_ = next(iter(rendezvous("env://", rank, size, timeout=allowed)))
+            found, *_ = next(iter(rendezvous("env://", rank, size, timeout=timedelta(seconds=coming))))
             job = PrefixStore("charrnn", found)
-            attempt = meet(job, rank, size, timeout)
+            attempt = meet(job, rank, size, coming)
             store = PrefixStore(f"attempt/{attempt}", job)
             store.set(f"place/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
@@ -71,8 +72,8 @@ class Joined(World):
             return cls(rank, size, local, beside, job.check(["begun"]), store, job, timeout)
         except RuntimeError as error:
             why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise LostError(f"rank {rank} on {socket.gethostname()} cannot reach the {size - 1} others within {duration(timeout)} "
-                            f"(--timeout): {why}") from None
+            raise LostError(f"rank {rank} on {socket.gethostname()} does not reach the {size - 1} others within {duration(coming)}: {why}"
+                            ) from None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Leave. Of an error one process tells, the others end with ToldError. LostError, where one does not answer, says which."""

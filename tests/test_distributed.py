@@ -3,17 +3,22 @@
 import itertools
 import os
 import re
+import shlex
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import VERSE
 from ranks import Ranks
 
+from benchmarks.processes import Cost
 from charrnn import checkpoint
 from charrnn.errors import UsageError
 from charrnn.world import World, bounds, place
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SHAPE = ["--hidden", "7", "--batch", "5", "--window", "9", "--steps", "24", "--dropout", "0.3", "--threads", "1", "--device", "cpu"]
 DIVERGING = ["--cell", "rnn", "--activation", "relu", "--lr", "90", "--clip", "1e6", "--hidden", "12", "--batch", "3", "--window", "11",
              "--steps", "300", "--threads", "1"]
@@ -114,6 +119,47 @@ def test_what_is_wrong_is_said_once(arguments, code, ranks, text, tmp_path):
     arguments = ["train", *arguments, "--out", str(tmp_path / "run")]
     codes, said = ranks.command(size=3, arguments=[text if word == "TEXT" else word for word in arguments])
     assert codes == [code] * 3 and len(re.findall("^charrnn: (?!note)", "".join(said), re.MULTILINE)) == 1, said
+
+
+@pytest.mark.parametrize("name, shell", [("torchrun.sh", "sh"), ("slurm.sh", "bash")])
+def test_the_scripts_start_torchrun_with_options_that_exist(name, shell, tmp_path):
+    script = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert subprocess.run([shell, "-n", EXAMPLES / name]).returncode == 0
+    for word, does in (("torchrun", 'echo "$@" > args'), ("srun", '"$@"'), ("scontrol", "echo first; echo second")):
+        (tmp_path / word).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / word).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "x", "SLURM_NNODES": "2", "SLURM_JOB_ID": "7"}
+    given = ["book.txt", "run", "--hidden", "8"] if "sbatch" in script else ["book.txt", "--out", "run", "--hidden", "8"]
+    subprocess.run([shell, EXAMPLES / name, *given], cwd=tmp_path, env=environment, check=True)
+    before, after = (tmp_path / "args").read_text().split(" -m charrnn ")
+    assert after.split() == ["train", "book.txt", "--out", "run", "--hidden", "8"]
+    known_to_torchrun(before.split())
+
+
+def known_to_torchrun(words):
+    from torch.distributed.run import get_args_parser
+
+    assert get_args_parser().parse_args([*words, "script"]).max_restarts == 3
+
+
+def test_the_job_of_kubernetes_is_written_as_yaml_and_starts_torchrun():
+    lines = (EXAMPLES / "kubernetes.yaml").read_text(encoding="utf-8").splitlines()
+    text = [line for line in lines if not line.startswith("#")]
+    begin = text.index("            - >-") + 1
+    script = [line for line in text[begin:] if line.startswith(" " * 14)][:4]
+    words = shlex.split(" ".join(script).replace("$JOB_COMPLETION_INDEX", "1"))
+    known_to_torchrun(words[words.index("torchrun") + 1 : words.index("-m")])
+    for line in text[: begin - 1] + text[begin + 4 :]:
+        assert re.fullmatch(r"(  )*(- )?[A-Za-z-]+:( [^ ].*)?|---", line), line
+    said = "\n".join(text)
+    assert said.count("kind: ") == 2 and "completionMode: Indexed" in said and "subdomain: charrnn" in said
+
+
+def test_the_cost_on_paper_adds_up():
+    cost = Cost(compute=0.3, update=0.05, parameters=10**6, bandwidth=1e9, latency=1e-4)
+    assert cost.exchange(1) == 0 and cost.step(1) == cost.step(1, growing=True) == 0.35
+    assert cost.exchange(2) == pytest.approx(8 * 10**6 / 2 / 1e9 + 2e-4)
+    assert cost.step(4) == pytest.approx(0.3 / 4 + 0.05 + cost.exchange(4)) and cost.step(4, growing=True) > 0.35
 
 
 def test_stretches_are_alike_and_whole():

@@ -164,8 +164,9 @@ def test_two_hosts_end_as_one_process_does_and_go_on_after_the_link_was_cut(host
     run_folder, port = tmp_path / "run", 29400 + os.getpid() % 1000
 
     def launched(turn):
+        given = arguments(text, run_folder, "--timeout", f"{4 + 26 * turn}s")
         return [start(["ip", "netns", "exec", name, *TORCHRUN, "--nnodes", "2", "--node-rank", str(number), "--nproc-per-node", "1",
-                       "--master-addr", hosts[0][1], "--master-port", str(port + turn), *arguments(text, run_folder, "--timeout", "4s")],
+                       "--master-addr", hosts[0][1], "--master-port", str(port + turn), *given],
                       tmp_path / f"log{turn}{number}", DRAG="0.2" if turn == 0 else "0", GLOO_SOCKET_IFNAME=card)
                 for number, (name, _, card) in enumerate(hosts)]
 

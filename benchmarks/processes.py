@@ -1,0 +1,174 @@
+"""What many processes cost: measured on this machine, and a model on paper carried on to more of them. `python -m benchmarks.processes`
+
+A step of N processes that share a batch: seconds = c / N + u + 8 P (N - 1) / (N W) + 2 (N - 1) L
+
+    c    forward and backward of the whole batch by one process       P    parameters, float32
+    u    clipping and the update, which every process makes           W    bytes a second between two processes, one way
+                                                                      L    seconds that a message takes
+Each process sends and receives P / N floats of each other's gradients, then as much of the sums: 2 (N - 1) messages. Where the batch grows
+with N, c is not divided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STEPS, WARM = 30, 5
+LARGE = 4_000_000  # floats of the exchange that W is measured with
+# What is assumed: name, processes, FLOP/s of one (None: as measured here), W, L.
+AHEAD = [("8 GPUs of one host, 30 TFLOP/s, 100 GB/s", 8, 30e12, 100e9, 20e-6), ("64 hosts like this one, 10 Gb/s", 64, None, 1.25e9, 50e-6),
+         ("64 hosts like this one, 1 Gb/s", 64, None, 0.125e9, 100e-6)]
+LAUNCHING = (2e-3, 1e-3)  # and that c and u of a GPU are no shorter than these seconds, which the launching of kernels takes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process needs for a step: seconds of compute (c) and update (u); of the exchange P, W and L."""
+
+    compute: float
+    update: float
+    parameters: int
+    bandwidth: float = 1.0
+    latency: float = 0.0
+
+    def exchange(self, processes: int) -> float:
+        """Seconds of a step that the gradients are on their way."""
+        n = processes
+        return 8 * self.parameters * (n - 1) / (n * self.bandwidth) + 2 * (n - 1) * self.latency
+
+    def step(self, processes: int, *, growing: bool = False) -> float:
+        """Seconds of a step; `growing`: each process has as many rows as one alone."""
+        return self.compute / (1 if growing else processes) + self.update + self.exchange(processes)
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """In a process of a world: medians of a step's parts in seconds, and of the exchange alone."""
+    import torch
+
+    from benchmarks.texts import drawn
+    from charrnn import machine, recipe
+    from charrnn.beginning import joined
+    from charrnn.config import TrainingConfig
+    from charrnn.corpus import prepare
+    from charrnn.text import open_text
+    from charrnn.trainer import Trainer, multiplies_bfloat16
+
+    with joined(120.0) as world:
+        machine.use_threads(arguments.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "drawn.txt")
+            path.write_text(drawn(300_000))
+            corpus = prepare(open_text([path]), level="char", cache=None)
+        config = TrainingConfig(hidden=arguments.hidden, batch=arguments.batch, window=arguments.window, steps=10**6)
+        shape = recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size)
+        device = torch.device("cpu")
+        precision = recipe.precision(config, multiplies_bfloat16(device))
+        plan = recipe.plan(config, shape, corpus.training.tokens, precision=precision, processes=world.size)
+        trainer = Trainer(corpus, config, shape, plan, device, world)
+        spent = {"exchange": 0.0, "update": 0.0}
+
+        def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            def called(*given: Any) -> Any:
+                began = time.perf_counter()
+                try:
+                    return function(*given)
+                finally:
+                    spent[name] += time.perf_counter() - began
+            return called
+
+        trainer.gradients.summed = timed("exchange", trainer.gradients.summed)  # type: ignore[method-assign]
+        trainer.optimizer.step = timed("update", trainer.optimizer.step)  # type: ignore[method-assign]
+        rows = []
+        for _ in range(WARM + STEPS):
+            spent.update(exchange=0.0, update=0.0)
+            began = time.perf_counter()
+            trainer.step()
+            rows.append({"step": time.perf_counter() - began, **spent})
+        found: dict[str, Any] = {name: statistics.median(row[name] for row in rows[WARM:]) for name in rows[0]}
+        found |= {"characters": plan.batch * plan.window / found["step"], "parameters": shape.parameters()}
+        if world.size > 1:
+            large = [torch.nn.Parameter(torch.zeros(LARGE))]
+            gradients = world.gradients(large, world.size)
+            trips, calls = [], []
+            for _ in range(6):
+                large[0].grad = torch.ones(LARGE)
+                gradients.take()
+                world.agree(0.0)
+                began = time.perf_counter()
+                gradients.summed([0.0], ())
+                trips.append(time.perf_counter() - began)
+            for _ in range(200):
+                began = time.perf_counter()
+                world.agree(0.0)
+                calls.append(time.perf_counter() - began)
+            found |= {"bandwidth": 8 * LARGE * (world.size - 1) / world.size / min(trips), "latency": statistics.median(calls)}
+    return found
+
+
+def launched(arguments: argparse.Namespace, processes: int, threads: int) -> dict[str, Any]:
+    """`measured` in so many processes; rank 0's figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "found")
+        shape = [f"--{name}={getattr(arguments, name)}" for name in ("hidden", "batch", "window")]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m",
+                   "benchmarks.processes", f"--out={out}", f"--threads={threads}", *shape]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """The tables, as Markdown."""
+    runs = {(n, threads): launched(arguments, n, threads) for n, threads in ((1, 2), (1, 1), (2, 1))}
+    alone, pair = runs[1, 1], runs[2, 1]
+    cost = Cost(alone["step"] - alone["update"], alone["update"], alone["parameters"], pair["bandwidth"], pair["latency"])
+    print(f"lstm 1 x {arguments.hidden}, batch {arguments.batch} x {arguments.window}, {cost.parameters:,} parameters: c = "
+          f"{1e3 * cost.compute:.1f} ms, u = {1e3 * cost.update:.1f} ms, W = {cost.bandwidth / 1e9:.2f} GB/s, "
+          f"L = {1e6 * cost.latency:.0f} µs\n")
+    print("| processes x threads | ms a step | of it in communication | characters/s | on paper, ms |\n|---|---|---|---|---|")
+    for (n, threads), run in runs.items():
+        paper = f"{1e3 * cost.step(n):.1f}" if threads == 1 else ""
+        print(f"| {n} x {threads} | {1e3 * run['step']:.1f} | {run['exchange'] / run['step']:.0%} | {run['characters']:,.0f} | {paper} |")
+    print("\n| on paper | ms a step | of it in communication | times the characters/s of 1 x 1 |\n|---|---|---|---|")
+    for name, n, flops, bandwidth, latency in AHEAD:
+        for growing in (False, True):
+            parts = 1 if growing else n
+            computing = 6 * cost.parameters * arguments.batch * arguments.window / flops if flops else cost.compute
+            work = max(computing, parts * LAUNCHING[0]) if flops else computing
+            ahead = Cost(work, LAUNCHING[1] if flops else cost.update, cost.parameters, bandwidth, latency)
+            step = ahead.step(n, growing=growing)
+            faster = (n if growing else 1) * cost.step(1) / step
+            print(f"| {name}, {'as many rows each' if growing else 'the same batch'} | {1e3 * step:.2f} | {ahead.exchange(n) / step:.0%} "
+                  f"| {faster:.1f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hidden", type=int, default=384)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--window", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--out", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.out:
+        return report(arguments)
+    found = measured(arguments)
+    if not int(os.environ.get("RANK", "0")):
+        Path(arguments.out).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
