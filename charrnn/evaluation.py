@@ -7,7 +7,7 @@ import lzma
 import math
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from charrnn.checkpoint import Run
 from charrnn.corpus import Fingerprint
 from charrnn.errors import CheckpointError, DataError
-from charrnn.kernels import summed_nats
+from charrnn.kernels import nats_at
 from charrnn.metrics import Score
 from charrnn.model import Model, State
 from charrnn.text import Text
@@ -45,10 +45,16 @@ class Held:
         return self.tokens[start:stop]
 
 
-@torch.no_grad()
 def score(model: Model, tokens: Tokens, *, rows: int | None = None) -> float:
     """The nats of all tokens, the first one predicted from the zero state and the start symbol. Of a bidirectional model: the sum of
     −ln p(token | all others), which is no code length, as each token is told of by its neighbours and tells of them.
+    """
+    return scores(model, tokens, (1.0,), rows=rows)[0]
+
+
+@torch.no_grad()
+def scores(model: Model, tokens: Tokens, temperatures: Sequence[float], *, rows: int | None = None) -> list[float]:
+    """The same where the logits are divided by each of these temperatures.
 
     A long text is cut into rows that are read side by side; each row but the first is warmed up on the WARM_UP tokens before
     its own, so that its state is all but the one that a single pass would have brought along (a test holds the difference
@@ -61,19 +67,19 @@ def score(model: Model, tokens: Tokens, *, rows: int | None = None) -> float:
     warm = min(WARM_UP, length)
     state = model.zero_state(rows)
     if rows > 1:
-        _, others = _read(model, tokens, starts[1:] - warm, warm, model.zero_state(rows - 1), scored=False)
+        _, others = _read(model, tokens, starts[1:] - warm, warm, model.zero_state(rows - 1))
         state = tuple(tuple(torch.cat([part[:1], other]) for part, other in zip(layer, others_layer))
                       for layer, others_layer in zip(state, others))
-    nats, state = _read(model, tokens, starts, length, state)
+    nats, state = _read(model, tokens, starts, length, state, temperatures)
     last = tuple(tuple(part[-1:] for part in layer) for layer in state)
-    rest, _ = _read(model, tokens, starts[-1:] + length, tokens.count - rows * length, last)
-    return nats + rest
+    rest, _ = _read(model, tokens, starts[-1:] + length, tokens.count - rows * length, last, temperatures)
+    return (nats + rest).tolist()  # type: ignore[no-any-return]
 
 
-def _read(model: Model, tokens: Tokens, starts: NDArray[np.integer], length: int, state: State, *,
-          scored: bool = True) -> tuple[float, State]:
-    """Read `length` tokens of each row from its start on; the nats paid for them and the state after."""
-    nats, w, both = 0.0, model.output["w"], model.config.bidirectional and scored
+def _read(model: Model, tokens: Tokens, starts: NDArray[np.integer], length: int, state: State,
+          temperatures: Sequence[float] = ()) -> tuple[NDArray[np.float64], State]:
+    """Read `length` tokens of each row from its start on; the nats paid for them at each temperature and the state after."""
+    nats, w, both = np.zeros(len(temperatures)), model.output["w"], model.config.bidirectional and bool(temperatures)
     chunk = CHUNK_BOTH if both else CHUNK
     for offset in range(0, length, chunk):
         size = min(chunk, length - offset)
@@ -84,8 +90,8 @@ def _read(model: Model, tokens: Tokens, starts: NDArray[np.integer], length: int
             hidden, state = model.both(inputs, block[2:], state, _from_the_right(model, tokens, begins + size + 2))
         else:
             hidden, state = model.hidden(inputs, state)
-        if scored:
-            nats += float(summed_nats(hidden.flatten(0, 1), w, model.output["b"], targets.flatten()))
+        if temperatures:
+            nats += nats_at(hidden.flatten(0, 1), w, model.output["b"], targets.flatten(), temperatures)
     return nats, state
 
 

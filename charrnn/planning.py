@@ -13,7 +13,7 @@ import torch
 from charrnn import machine, reasons, recipe
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus
-from charrnn.evaluation import Held, score
+from charrnn.evaluation import Held, scores
 from charrnn.reasons import Choice, Outlook
 from charrnn.recipe import Plan
 from charrnn.trainer import SCORED, Trainer, multiplies_bfloat16
@@ -30,7 +30,7 @@ def measure(trainer: Trainer, choices: Iterable[int], limit: float) -> tuple[int
     tokens = trainer.scored.store
     part = min(tokens.count, 1 << 15)
     began = time.perf_counter()
-    score(trainer.model, Held(tokens.read(0, part)))
+    scores(trainer.model, Held(tokens.read(0, part)), trainer.temperatures)
     return threads, per_step, (time.perf_counter() - began) * tokens.count / part
 
 

@@ -98,7 +98,7 @@ class Session:
     def evaluated(self, stop: Callable[[], bool]) -> Evaluation | Notice:
         """‖ Score the validation part; keep the model if it is the best so far. Where anything is not finite: go back. Halted."""
         trainer, progress = self.trainer, self.trainer.progress
-        result = trainer.validate(stop)
+        result, temperature = trainer.validate(stop)
         if not math.isfinite(result.nats) or not trainer.finite():
             if progress.step == progress.steps and not progress.best:
                 progress.retreats = RETREATS  # nothing was learnt, and no step is left
@@ -111,7 +111,8 @@ class Session:
         progress.curve.append((progress.step, training, result.nats_per_character))
         progress.waited = 0 if better else progress.waited + 1
         if better:
-            progress.best = {"step": progress.step, **figures, "validation_nats_per_token": result.nats_per_token}
+            progress.best = {"step": progress.step, **figures, "validation_nats_per_token": result.nats_per_token,
+                             "temperature": temperature}
             trainer.keep()
             self.better = True
         return Evaluation(step=progress.step, best=better, seconds=progress.seconds, validation_perplexity=result.perplexity,
@@ -155,8 +156,10 @@ class Session:
                    (corpus.fingerprint.hashes, corpus.fingerprint.below), text, {**best, "curve": curve, "plan": trainer.plan.as_json()})
 
     def model(self) -> bytes:
-        """The content of the model file: the best model so far."""
-        return checkpoint.sealed(*checkpoint.model_tensors(self.run_with(self.trainer.best)))
+        """The content of the model file: the best model so far, its logits divided by the temperature that suits it."""
+        temperature = np.float32(self.trainer.progress.best.get("temperature", 1.0))
+        calibrated = {name: value / temperature if name.startswith("output.") else value for name, value in self.trainer.best.items()}
+        return checkpoint.sealed(*checkpoint.model_tensors(self.run_with(calibrated)))
 
     def metrics(self) -> bytes:
         """The content of metrics.jsonl."""

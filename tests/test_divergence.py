@@ -65,9 +65,9 @@ def faulty(monkeypatch, place, value, at):
     monkeypatch.setattr(module, "summed_nats", lambda *parts, **how: summed(*parts, **how) * (value if kind == "loss" and going[0] else 1))
 
     def validated(self, stop=lambda: False):
-        score = validate(self, stop)
+        score, temperature = validate(self, stop)
         wrong = kind == "validation" and self.progress.step == at
-        return type(score)(value, score.tokens, score.characters, score.bytes) if wrong else score
+        return (type(score)(value, score.tokens, score.characters, score.bytes) if wrong else score), temperature
 
     monkeypatch.setattr(Trainer, "validate", validated)
 

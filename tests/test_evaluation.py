@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import evaluation
+from charrnn import evaluation, kernels
 from charrnn.config import ModelConfig
 from charrnn.evaluation import Held, score
+from charrnn.kernels import _work
 from charrnn.model import Model
 
 V = 7
@@ -42,6 +43,22 @@ def test_rows_that_are_warmed_up_agree_with_a_single_pass(model):
     tokens = np.random.default_rng(1).integers(V, size=5 * evaluation.WARM_UP * 8 + 3)
     assert score(model, Held(tokens)) == pytest.approx(score(model, Held(tokens), rows=1), rel=1e-6)
     assert score(model, Held(tokens), rows=4) != score(model, Held(tokens), rows=1)  # they do differ, in digits further back
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_temperature_divides_the_logits(model, plain, monkeypatch):
+    """As scoring with an output layer divided by it does, and dividing no more than the logits."""
+    monkeypatch.setattr("charrnn.kernels._work", lambda: kernels.rowwise if plain else _work())
+    tokens, tried = np.random.default_rng(0).integers(V, size=300), (0.8, 1.0, 1.7)
+    found = evaluation.scores(model, Held(tokens), tried, rows=1)
+    assert found[1] == score(model, Held(tokens), rows=1)
+    for nats, temperature in zip(found, tried):
+        sharper = Model(model.config).double()
+        sharper.load(model.weights())
+        for weight in sharper.output.values():
+            weight.data /= temperature
+        assert nats == pytest.approx(one_by_one(sharper, tokens.tolist()), abs=1e-9)
+    assert len(set(found)) == 3
 
 
 def test_a_model_that_knows_nothing_pays_the_uniform_price(model):

@@ -145,6 +145,10 @@ def test_when_it_gets_worse_training_stops_and_the_best_model_is_kept(tmp_path):
     held_out.write_text("aabb" * 100, encoding="utf-8")
     again = evaluate(run, open_text([held_out]))["nats_per_character"]
     assert again == pytest.approx(end.validation_nats_per_character, rel=1e-5)
+    best, temperature = checkpoint.read(tmp_path / "run" / checkpoint.RESUME)[0], np.float32(run.metrics["temperature"])
+    assert temperature > 1  # it is too sure of "ab"
+    for name, value in run.weights.items():
+        assert np.array_equal(value, best[f"best.{name}"] / (temperature if name.startswith("output.") else 1))
 
 
 def test_a_loss_that_is_no_number_ends_training_in_one_line(small_text, tmp_path):

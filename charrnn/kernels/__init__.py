@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,7 @@ from charrnn.errors import UsageError
 from charrnn.kernels import output, plain, rowwise, sequence
 from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
 
-__all__ = ["backend", "bfloat16", "linear", "multiply", "recur", "summed_nats"]
+__all__ = ["backend", "bfloat16", "linear", "multiply", "nats_at", "recur", "summed_nats"]
 
 
 FLOATS = (torch.float32, torch.float64)
@@ -124,6 +125,15 @@ def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, *, precis
     gradient = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
     nats: Tensor = output.OutputLoss.apply(_at(precision), gradient, *parts)  # type: ignore[no-untyped-call]
     return nats
+
+
+@torch.no_grad()
+def nats_at(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, temperatures: Sequence[float]) -> list[float]:
+    """`summed_nats` of the logits divided by each temperature; one product serves them all."""
+    if hidden.device.type != "cpu":
+        logits = torch.addmm(b, hidden, w).to(w.dtype)
+        return [float(functional.cross_entropy(logits / temperature, targets, reduction="sum")) for temperature in temperatures]
+    return output.nats_at(_work(), hidden.contiguous(), w.contiguous(), b.contiguous(), targets.contiguous(), temperatures)
 
 
 def _check(form: Form, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, state: tuple[Tensor, ...], tokens: Tensor | None,

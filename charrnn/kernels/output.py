@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,6 +32,21 @@ class Linear(torch.autograd.Function):
         grad, needs = grad.contiguous(), ctx.needs_input_grad
         return (None, ctx.work.product_nt(grad, w) if needs[1] else None, ctx.work.product_tn([(x, grad)]) if needs[2] else None,
                 ctx.work.column_sum(grad) if needs[3] else None)
+
+
+def nats_at(work: Any, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, temperatures: Sequence[float]) -> list[float]:
+    """OutputLoss without gradients, the logits divided by each of the temperatures in turn."""
+    rows, totals = max(1, min(len(hidden), CHUNK // w.shape[1])), [0.0] * len(temperatures)
+    lease = Lease()
+    chunk, cooled = (lease.tensor(w.dtype, rows, w.shape[1]) for _ in range(2))
+    for begin in range(0, len(hidden), rows):
+        h, target = hidden[begin : begin + rows], targets[begin : begin + rows]
+        logits = work.product(h, w, b, out=chunk[: len(h)])
+        for place, temperature in enumerate(temperatures):
+            scaled = torch.div(logits, temperature, out=cooled[: len(h)])
+            totals[place] += float(work.softmax_(scaled, target, gradient=False).sum())
+    lease.end()
+    return totals
 
 
 class OutputLoss(torch.autograd.Function):
