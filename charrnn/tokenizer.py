@@ -15,11 +15,14 @@ __all__ = ["LEVELS", "Decoder", "Ids", "Tokenizer", "build", "default_vocabulary
 
 
 def default_vocabulary(level: str, characters: int) -> int | None:
-    """How many symbols suit a training text of so many characters; None where the level leaves no choice."""
+    """How many symbols suit a training text of so many characters; None where the level leaves no choice.
+
+    Few: each makes every step slower, and its row of weights has to be learnt from the times that it comes.
+    """
     if level == "word":
-        return min(max(characters // 100, 2_000), 20_000)
+        return min(max(characters // 500, 1_000), 20_000)
     if level == "subword":
-        return min(max(characters // 500, 512), 8_000)
+        return min(max(characters // 1_000, 512), 8_000)
     return None
 
 

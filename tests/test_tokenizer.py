@@ -170,8 +170,8 @@ def test_counting_words_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_default_sizes() -> None:
-    assert [default_vocabulary("word", count) for count in (5, 1_000_000, 10**9)] == [2_000, 10_000, 20_000]
-    assert [default_vocabulary("subword", count) for count in (5, 1_000_000, 10**9)] == [512, 2_000, 8_000]
+    assert [default_vocabulary("word", count) for count in (5, 1_000_000, 10**9)] == [1_000, 2_000, 20_000]
+    assert [default_vocabulary("subword", count) for count in (5, 1_000_000, 10**9)] == [512, 1_000, 8_000]
     assert default_vocabulary("char", 5) is default_vocabulary("byte", 5) is None
 
 
