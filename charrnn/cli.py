@@ -90,6 +90,8 @@ def train(texts: Texts, *,
     if dry_run:
         if resume:
             raise UsageError("--dry-run and --resume exclude each other: a run that is resumed follows the plan it has on record")
+        if place().get("rank"):
+            return
         return plan(texts, chosen.begun(given, checkpoint.load(init_from) if init_from else None), json=json)
     reading = True
     with joined(seconds(timeout, "timeout")) as world, begun(world, texts, run, given, resume=resume, init_from=init_from) as start:

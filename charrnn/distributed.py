@@ -184,10 +184,8 @@ class Joined(World):
         return torch.cat([rows[:count] for rows, count in zip(torch.split(every, most), counts)])
 
     def in_turn(self, work: Callable[[], Value]) -> Value:
-        host = f"first/{socket.gethostname()}/{self.rank - self.local}"
         if self.local:
-            self._wait(host, self.rank - self.local)
-            return work()
+            self._wait(self.rank - self.local)
         done = threading.Event()
         beating = threading.Thread(target=self._beat, args=[done], daemon=True)
         beating.start()
@@ -197,7 +195,9 @@ class Joined(World):
             done.set()
             beating.join()
         with answered():
-            self.store.set(host, "")
+            self.store.set(f"done/{self.rank}", "")
+        for rank in range(self.size):
+            self._wait(rank)
         return found
 
     def _beat(self, done: threading.Event) -> None:
@@ -205,11 +205,11 @@ class Joined(World):
             while not done.wait(BEAT):
                 self.store.add(f"beat/{self.rank}", 1)
 
-    def _wait(self, key: str, rank: int) -> None:
-        """Wait for a key, as long as that rank shows signs of life."""
+    def _wait(self, rank: int) -> None:
+        """Wait until that rank has done its work, as long as it shows signs of life."""
         seen, since = -1, time.monotonic()
         with answered():
-            while not self.store.check([key]):
+            while not self.store.check([f"done/{rank}"]):
                 if (beat := self.store.add(f"beat/{rank}", 0)) != seen:
                     seen, since = beat, time.monotonic()
                 if time.monotonic() - since > self.timeout or self.store.check(["code"]):

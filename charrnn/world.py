@@ -89,7 +89,8 @@ class World:
         return part
 
     def in_turn(self, work: Callable[[], Value]) -> Value:
-        """‖ The same work by each process of a host, after the first one has done it and left what is to be found for the others."""
+        """‖ The same work by each process of a host, after the first one has done it and left what is to be found for the others. However
+        long it takes, nobody who waits takes it for hanging."""
         return work()
 
     def lead(self, work: Callable[[Callable[[], bool]], Value], stop: Callable[[], bool]) -> Value | None:

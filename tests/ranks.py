@@ -59,12 +59,14 @@ def agent():
     return port
 
 
-def environment(rank, size, port):
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="True", GLOO_SOCKET_IFNAME="lo")
+def environment(rank, size, port, beside=None):
+    """As torchrun makes it, for so many processes `beside` each other on a host; else all on one."""
+    beside = beside or size
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank % beside), LOCAL_WORLD_SIZE=str(beside),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE="True", GLOO_SOCKET_IFNAME="lo")
 
 
-def forked(size, port, work):
+def forked(size, port, work, timeout=30, beside=None):
     """`work(world)` in each of so many processes; the exit codes."""
     from forking import wait
 
@@ -75,8 +77,8 @@ def forked(size, port, work):
         if not (pid := os.fork()):
             code = 1
             try:
-                environment(rank, size, port)
-                with joined(30) as world:
+                environment(rank, size, port, beside)
+                with joined(timeout) as world:
                     work(world)
                 code = 0
             except BaseException:
@@ -142,6 +144,18 @@ def exchanged(folder, port, *, size, shards):
                 assert torch.equal(p.grad, total)
 
     return forked(size, port, work)
+
+
+def patient(folder, port, *, size, beside, slow, seconds, silent):
+    """Work that takes one process of several hosts longer than the timeout; `silent`: it shows no signs of life meanwhile."""
+    from charrnn import distributed
+
+    def work(world):
+        distributed.BEAT = 1e9 if silent else 0.1
+        world.in_turn(lambda: time.sleep(seconds if world.rank == slow else 0))
+        assert world.agree(world.rank) == [[rank] for rank in range(size)]
+
+    return forked(size, port, work, timeout=seconds / 3, beside=beside)
 
 
 def command(folder, port, *, size, arguments, at=None, texts=None):

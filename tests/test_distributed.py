@@ -89,6 +89,11 @@ def test_a_run_is_the_same_to_the_byte_and_goes_on_with_any_number_of_processes(
     assert ending(run) == ended[1]
 
 
+def test_whoever_takes_long_with_the_text_is_waited_for_and_whoever_is_silent_is_not(ranks):
+    assert ranks.patient(size=4, beside=2, slow=2, seconds=1.5, silent=False) == [0] * 4
+    assert any(ranks.patient(size=2, beside=1, slow=1, seconds=1.5, silent=True))
+
+
 def test_hello_with_more_processes_than_rows(ranks, tmp_path):
     text = tmp_path / "hello.txt"
     text.write_text("hello")
