@@ -27,7 +27,10 @@ test: $(INSTALLED)  ## run the tests
 
 torture: $(INSTALLED)  ## what takes long: kills, full disks, signals, races; the report goes to build/torture.md
 	mkdir -p build && rm -f build/torture.md
-	CHARRNN_TORTURE=build/torture.md $(BIN)/python -m pytest -s tests/torture $(ROWS) --durations=20
+	export CHARRNN_TORTURE=build/torture.md; \
+	$(BIN)/python -m pytest -s --durations=20 tests/torture/test_runs.py & runs=$$!; \
+	$(BIN)/python -m pytest -s --durations=20 tests/torture $(ROWS) --ignore tests/torture/test_runs.py; code=$$?; \
+	wait $$runs && exit $$code
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .

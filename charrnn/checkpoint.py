@@ -11,6 +11,7 @@ fixed place, and is taken over the file with zeros in that place.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from charrnn.tokenizer import Tokenizer
 
 MODEL, RESUME, METRICS, SAMPLES = "model.safetensors", "resume.safetensors", "metrics.jsonl", "samples.jsonl"
 PREVIOUS = "resume.previous.safetensors"
+SAMPLED = 16 << 20  # bytes of samples that are read
 
 
 def write(path: Path, tensors: Tensors, about: Mapping[str, Any], previous: Path | None = None) -> None:
@@ -154,6 +156,18 @@ def _metrics(metrics: Any) -> dict[str, Any]:
         raise CheckpointError("its figures are not valid")
     check_curve(metrics["curve"])
     return metrics
+
+
+def recorded(run: Path) -> list[dict[str, Any]]:
+    """Step and text of each sample that was kept while a run was trained; none where they cannot be read: they can be missed."""
+    try:
+        path = run / SAMPLES
+        if not path.is_file() or path.stat().st_size > SAMPLED:
+            return []
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [{"step": int(row["step"]), "text": str(row["text"])} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return []
 
 
 def check_curve(curve: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charrnn import drawings
-from charrnn.checkpoint import SAMPLES, Run
+from charrnn.checkpoint import Run, recorded
 from charrnn.config import SamplingConfig
 from charrnn.errors import DataError, UsageError
 from charrnn.inspection import describe
@@ -191,17 +191,8 @@ def curve(run: Run) -> str:
                    "out. The circle is the model that was kept.")
 
 
-def recorded(run: Run) -> list[dict[str, Any]]:
-    """What the run wrote while it was trained: step and text of each sample, where that is on record."""
-    try:
-        lines = (run.path / SAMPLES).read_text(encoding="utf-8").splitlines() if run.path.is_dir() else []
-        return [{"step": int(row["step"]), "text": str(row["text"])} for row in map(json.loads, lines)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
 def samples(run: Run) -> str:
-    rows = recorded(run)
+    rows = recorded(run.path)
     if not rows:
         return ""
     chosen = rows if len(rows) <= SHOWN else [rows[round(n * (len(rows) - 1) / (SHOWN - 1))] for n in range(SHOWN)]

@@ -30,7 +30,7 @@ from charrnn.trainer import LOWER, RETREATS, Trainer
 def mended(path: Path, content: bytes) -> None:
     """Write the file unless that is its content already. StorageError."""
     try:
-        same = path.read_bytes() == content
+        same = path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content  # no pipe, nothing without end
     except OSError:
         same = False
     if not same:
@@ -231,10 +231,8 @@ class Session:
 
     def record(self, step: int, text: str) -> None:
         """Keep a sample on file, after those of earlier steps. StorageError."""
-        path = self.run / checkpoint.SAMPLES
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        rows = [row for row in map(json.loads, lines) if row["step"] < step] + [{"step": step, "text": text}]
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        rows = [row for row in checkpoint.recorded(self.run) if row["step"] < step] + [{"step": step, "text": text}]
+        write_whole(self.run / checkpoint.SAMPLES, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def end(self) -> End:
         """What was reached, and what an expert would say of it."""

@@ -42,6 +42,8 @@ SKIPPED = 5
 RETREATS, LOWER = 2, 0.3  # how often it goes back, and what it multiplies its learning rates with each time
 # One that trains with dropout or overfits is too sure of itself: by 1.1 for The Time Machine, by 1.2 for words that it learns by heart.
 TEMPERATURES = (0.9, 0.95, 1.0, 1.03, 1.06, 1.09, 1.12, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5)
+BEST = {"step", "training_nats_per_character", "validation_nats_per_character", "validation_bits_per_character",
+        "validation_nats_per_token", "temperature"}  # what is known of the best model so far
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
 
 
@@ -73,6 +75,12 @@ def first(part: Part, count: int, tokenizer: Tokenizer) -> Part:
     text = tokenizer.decode(tokens)
     unknown = 0 if tokenizer.escape is None else int((tokens == tokenizer.escape).sum())
     return Part(Store.of(tokens), count, len(text), len(text.encode()), unknown)
+
+
+def drawable(state: NDArray[Any]) -> bool:
+    """Whether a Mersenne Twister, as torch writes its state, draws from its own 624 words: torch checks where the next one is and how many
+    are left, but not that these lie within."""
+    return len(state) >= 24 and int(state[8:12].view(np.int32)[0]) + int(state[16:20].view(np.uint32)[0]) <= 625
 
 
 class Watched:
@@ -126,8 +134,10 @@ class Progress:
         checkpoint.check_curve(values["curve"])
         if not re.fullmatch("[a-z ]{0,20}", values["done"]):
             raise CheckpointError("its progress is not valid: it is not done in a way that is known")
-        if any(type(value) not in (int, float) for value in values["best"].values()):
-            raise CheckpointError("its progress is not valid: its best figures are not numbers")
+        if set(values["best"]) not in (set(), BEST) or any(type(value) not in (int, float) for value in values["best"].values()):
+            raise CheckpointError("its progress is not valid: its best figures are missing, unknown or no numbers")
+        if values["best"] and not 0.1 <= values["best"]["temperature"] <= 10:
+            raise CheckpointError("its progress is not valid: no temperature is like that of its best model")
         return cls(**values | {"plans": plans, "curve": [tuple(point) for point in values["curve"]]})
 
     @property
@@ -316,4 +326,6 @@ class Trainer:
         self.optimizer.restore({name: torch.from_numpy(tensors[f"optimizer.{name}"]) for name in moments})
         self.state = tuple(tuple(torch.from_numpy(tensors[f"state.{i}.{j}"][self.rows.start : self.rows.stop].copy()).to(self.device)
                                  for j in range(len(parts))) for i, parts in enumerate(self.state))
+        if self.device.type == "cpu" and not drawable(tensors["generator"]):
+            raise CheckpointError("its random numbers are not valid")
         self.generator.set_state(torch.from_numpy(tensors["generator"].copy()))

@@ -1,5 +1,6 @@
 """What several tests need: texts, small runs, and a cache folder of their own."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -32,10 +33,12 @@ def found(row: int, text: str) -> None:
     """Tell what was tried and found, in a line; under `make torture` also in the report that CHARRNN_TORTURE names, sorted by row."""
     print(f"{row}: {text}", flush=True)
     if report := os.environ.get("CHARRNN_TORTURE"):
-        path = Path(report)
-        lines = path.read_text(encoding="utf-8").splitlines()[2:] if path.exists() else []
-        lines = sorted([*lines, f"| {row} | {text} |"], key=lambda line: int(line.split("|")[1]))
-        path.write_text("\n".join(["| # | what was tried and found |", "|---|---|", *lines, ""]), encoding="utf-8")
+        with open(report, "a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # two processes write it
+            file.seek(0)
+            lines = sorted([*file.read().splitlines()[2:], f"| {row} | {text} |"], key=lambda line: int(line.split("|")[1]))
+            file.truncate(0)
+            file.write("\n".join(["| # | what was tried and found |", "|---|---|", *lines, ""]))
 
 
 BY_CASES = {"test_disk.py": (3, "calls of a write that fail, locks and modes"),

@@ -98,7 +98,7 @@ def test_what_the_weights_box_of_a_gru_puts_out_is_what_its_candidate_is_made_of
 def test_training_keeps_what_it_wrote_and_the_command_makes_the_page(small_text, tmp_path):
     for _ in charrnn.train(small_text, tmp_path / "run", hidden=6, steps=12, threads=1):
         pass
-    rows = report.recorded(charrnn.load(tmp_path / "run"))
+    rows = checkpoint.recorded(tmp_path / "run")
     assert [row["step"] for row in rows] == [12] and len(rows[0]["text"]) == 240
     command = [sys.executable, "-m", "charrnn", "report", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

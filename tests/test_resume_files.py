@@ -49,6 +49,8 @@ CHANGES = {
     "seconds of text": lambda t, a: a["progress"].update(seconds="1"),
     "done with escapes": lambda t, a: a["progress"].update(done="\x1b[2J"),
     "best figures of text": lambda t, a: a["progress"].update(best={"step": "\x1b[2J"}),
+    "best figures that are missing": lambda t, a: a["progress"].update(best={"step": 3}),
+    "a temperature of nothing": lambda t, a: a["progress"]["best"].update(temperature=0),
     "a plan of a billion rows": lambda t, a: a["plan"].update(batch=10**9),
     "a plan of a billion tokens": lambda t, a: a["plan"].update(window=10**9),
     "a plan of other rows": lambda t, a: a["plan"].update(batch=2),
@@ -67,6 +69,9 @@ CHANGES = {
     "no generator": lambda t, a: t.pop("generator"),
     "half a generator": lambda t, a: t.update(generator=t["generator"][:100].copy()),
     "a generator of noise": lambda t, a: t.update(generator=np.full_like(t["generator"], 255)),
+    "a generator that draws from beyond its end": lambda t, a: t.update(generator=np.concatenate(
+        [t["generator"][:8], np.frombuffer(np.int32(600).tobytes() + np.int32(1).tobytes() + np.uint64(624).tobytes(), np.uint8),
+         t["generator"][24:]])),
     "a generator of floats": lambda t, a: t.update(generator=t["generator"].astype(np.float32)),
 }
 

@@ -9,7 +9,7 @@ from charrnn import checkpoint, disk, machine
 from charrnn.config import TrainingConfig
 from charrnn.corpus import prepare
 from charrnn.errors import CheckpointError, StorageError
-from charrnn.events import Evaluation, Notice, Step
+from charrnn.events import Evaluation, Notice, Sample, Step
 from charrnn.text import open_text
 from charrnn.trainer import Halted, Trainer
 from charrnn.training import train
@@ -183,3 +183,22 @@ def test_a_state_that_is_not_finite_is_not_saved(corpus, tmp_path, monkeypatch):
     assert (run / checkpoint.RESUME).read_bytes() == before
     assert any(isinstance(event, Notice) and "not saved" in event.text for event in seen)
     assert not any(isinstance(event, Evaluation) for event in seen)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"nonsense\n", b'{"step": 1}\n', b"5\n", b"[" * 100_000])
+def test_samples_that_cannot_be_read_do_not_end_the_training(content, corpus, tmp_path):
+    (tmp_path / "samples.jsonl").write_bytes(content)
+    *_, sample, end = trained(corpus, tmp_path)
+    assert isinstance(sample, Sample) and end.reason == "finished"
+    assert [row["text"] for row in checkpoint.recorded(tmp_path)] == [sample.text]
+
+
+@pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.METRICS, "samples.jsonl"])
+@pytest.mark.parametrize("kind", ["pipe", "zeros"])
+def test_what_never_ends_in_the_place_of_a_file_is_replaced(name, kind, corpus, tmp_path):
+    trained(corpus, tmp_path)
+    before = content(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name) if kind == "pipe" else (tmp_path / name).symlink_to("/dev/zero")
+    trained(corpus, tmp_path, resume=True)
+    assert content(tmp_path) == before
