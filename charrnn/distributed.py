@@ -69,6 +69,12 @@ class Joined(World):
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
             distributed.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size,
                                            timeout=allowed)
+            store.set(f"joined/{rank}", "")
+            end = time.monotonic() + coming
+            while not store.check([f"joined/{other}" for other in range(size)]):  # whoever left now would leave others half connected
+                if time.monotonic() > end:
+                    raise RuntimeError("not all have joined")
+                time.sleep(0.01)
             return cls(rank, size, local, beside, job.check(["begun"]), store, job, timeout)
         except RuntimeError as error:
             why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
