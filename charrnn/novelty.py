@@ -113,8 +113,8 @@ def restored(shelf: Shelf) -> Copies:
 
 
 def parts(run: Run) -> tuple[str, str]:
-    """What the run learnt from, and the first HEAD tokens of what was held out: of its tokens in the cache, or of the text in `data` or
-    in $CHARRNN_CORPORA, known by its SHA-256. DataError where neither is at hand."""
+    """What the run learnt from (its beginning, where it is longer than LONGEST), and the first HEAD tokens of what was held out: of its
+    tokens in the cache, or of the text in `data` or in $CHARRNN_CORPORA, known by its SHA-256. DataError where neither is at hand."""
     digest, characters, name = run.text["digest"], run.text["training_characters"], run.text["name"]
     folder, level = cache_folder(), run.tokenizer.level
     for path in sorted(folder.glob(f"*-{level}-*.tokens")) if folder and folder.is_dir() else ():
@@ -138,13 +138,14 @@ def cached(path: Path, run: Run) -> tuple[str, str] | None:
     try:
         if shelf is None or shelf.about["key"]["text"] != run.text["digest"] or shelf.about["tokenizer"] != run.tokenizer.to_bytes()[0]:
             return None
-        dtype, count = np.dtype(shelf.about["dtype"]), run.text["training_tokens"]
-        after = min(HEAD, shelf.about["parts"][1]["tokens"])
-        tokens = np.frombuffer(shelf.read(0, (count + after) * dtype.itemsize), dtype)
-        text = run.tokenizer.decode(tokens[:count])
+        dtype, count, held = np.dtype(shelf.about["dtype"]), run.text["training_tokens"], shelf.about["parts"][1]["tokens"]
+        tokens = np.frombuffer(shelf.read(0, min(count, LONGEST) * dtype.itemsize), dtype)
+        after = np.frombuffer(shelf.read(count * dtype.itemsize, min(HEAD, held) * dtype.itemsize), dtype)
+        text = run.tokenizer.decode(tokens)
     except (CharRNNError, KeyError, TypeError, ValueError):
         return None
-    return (text, run.tokenizer.decode(tokens[count:])) if len(text) == run.text["training_characters"] else None
+    whole = len(tokens) < count or len(text) == run.text["training_characters"]
+    return (text, run.tokenizer.decode(after)) if whole else None
 
 
 def places(name: str) -> Iterator[Path]:

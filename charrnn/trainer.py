@@ -45,6 +45,7 @@ TEMPERATURES = (0.9, 0.95, 1.0, 1.03, 1.06, 1.09, 1.12, 1.15, 1.2, 1.25, 1.3, 1.
 BEST = {"step", "training_nats_per_character", "validation_nats_per_character", "validation_bits_per_character",
         "validation_nats_per_token", "temperature"}  # what is known of the best model so far
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
+STRETCH = 10_000  # tokens that are decoded at once
 
 
 def multiplies_bfloat16(device: torch.device, model: ModelConfig) -> bool:
@@ -71,10 +72,13 @@ def first(part: Part, count: int, tokenizer: Tokenizer) -> Part:
     """The first `count` tokens of a part; the part itself where it is no longer."""
     if part.tokens <= count:
         return part
-    tokens = part.store.read(0, count)
-    text = tokenizer.decode(tokens)
+    tokens, decoder = part.store.read(0, count), tokenizer.decoder()
+    characters = size = 0
+    for place in range(0, count + STRETCH, STRETCH):  # the whole as Python's integers and strings would take more memory than training
+        text = "".join(map(decoder.feed, tokens[place : place + STRETCH].tolist())) if place < count else decoder.flush()
+        characters, size = characters + len(text), size + len(text.encode())
     unknown = 0 if tokenizer.escape is None else int((tokens == tokenizer.escape).sum())
-    return Part(Store.of(tokens), count, len(text), len(text.encode()), unknown)
+    return Part(Store.of(tokens), count, characters, size, unknown)
 
 
 def drawable(state: NDArray[Any]) -> bool:

@@ -1,5 +1,6 @@
 """The benchmark is honest: both sides compute the same, and nothing that tunes one of them gets in."""
 
+import gzip
 import itertools
 import json
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench, ours, plain, sides, whole
+from benchmarks import bench, memory, ours, plain, sides, whole
 from benchmarks.about import others
 from benchmarks.results import Row
 from benchmarks.same import copy, difference, pair, smallest
@@ -205,3 +206,17 @@ def test_a_wrong_option_is_refused(wrong, capsys):
     with pytest.raises(SystemExit, match="2"):
         bench.main([wrong])
     capsys.readouterr()
+
+
+def test_the_most_memory_is_that_of_a_process_and_its_children(tmp_path, capsys):
+    assert memory.size_of("3K") == 3_000 and memory.size_of("4g") == 4 * 10**9
+    text, packed = (memory.made(tmp_path / "text.txt", 2_000_000, packed) for packed in (False, True))
+    assert gzip.decompress(packed.read_bytes()) == text.read_bytes() and 0 <= text.stat().st_size - 2_000_000 < 2_000_000
+    words = text.read_text(encoding="utf-8").split()
+    assert len(set(words[: len(words) // 2])) < 0.9 * len(set(words))  # it grows with the text
+    memory.main(["--sizes", "3K", "--levels", "char", "--steps", "1", "--folder", str(tmp_path)])
+    level, size, one, together, processes, *_ = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    assert (level, size, processes) == ("char", "3K", "1") and 100 < int(together) <= int(one) + 1
+    with pytest.raises(SystemExit, match="no such file"):
+        memory.trained(tmp_path / "nothing.txt", tmp_path, "char", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["said", "text.txt", "text.txt.gz"]

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import VERSE
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import SHAPES, random_run
 
@@ -28,6 +28,7 @@ def by_hand(text, sample):
     return max(runs, default=0), len(covered) / len(sample) if sample else 0.0
 
 
+@settings(deadline=None)
 @given(st.text("ab", max_size=40), st.text("abc", max_size=30), st.integers(0, 300), st.integers(0, 80))
 def test_copies_are_those_that_a_search_finds(text, sample, start, repeats):
     text += VERSE + "ab" * repeats
@@ -65,6 +66,11 @@ def test_the_training_text_is_found_in_the_cache_then_by_its_digest(level, tmp_p
     first, again = novelty.copies(run), novelty.copies(run)
     assert first.text == again.text == learnt
     np.testing.assert_array_equal(first.order, again.order)
+    for longest in (len(learnt) - 3, 100):  # of a text that is too long the beginning is looked at
+        with monkeypatch.context() as patch:
+            patch.setattr(novelty, "LONGEST", longest)
+            head, after = novelty.parts(run)
+            assert len(head) > longest / 4 and learnt.startswith(head[:-1]) and after == rest and len(novelty.copies(run).text) <= longest
     monkeypatch.setenv("CHARRNN_CACHE", str(tmp_path / "empty"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"data/verse\.txt"):

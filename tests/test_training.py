@@ -119,12 +119,16 @@ def test_validation_does_not_touch_the_training(small_text, tmp_path):
     assert {k: v.tobytes() for k, v in one.tensors().items()} == {k: v.tobytes() for k, v in other.tensors().items()}
 
 
-def test_of_a_long_validation_part_the_beginning_is_scored(small_text):
-    corpus = corpus_of(small_text, settings())
+@pytest.mark.parametrize("level", ["char", "byte"])
+@pytest.mark.parametrize("stretch", [1, 7, 25, 50, 10_000])
+def test_of_a_long_validation_part_the_beginning_is_scored(level, stretch, tmp_path, monkeypatch):
+    monkeypatch.setattr("charrnn.trainer.STRETCH", stretch)
+    (tmp_path / "text.txt").write_text("Người ta thấy " * 150, encoding="utf-8")
+    corpus = corpus_of(tmp_path / "text.txt", settings(level=level))
     whole = corpus.validation
-    text = corpus.tokenizer.decode(whole.store.read(0, whole.tokens))
+    text = corpus.tokenizer.decode(whole.store.read(0, 50))  # at byte level it ends within a character
     part = first(whole, 50, corpus.tokenizer)
-    assert (part.tokens, part.characters, part.bytes) == (50, 50, len(text[:50].encode()))
+    assert (part.tokens, part.characters, part.bytes) == (50, len(text), len(text.encode()))
     assert part.store.read(0, 99).tolist() == whole.store.read(0, 50).tolist()
     assert first(whole, whole.tokens, corpus.tokenizer) is whole
 
