@@ -49,6 +49,8 @@ def start(arguments, log, before=lambda: None):
         out = log if isinstance(log, int) else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        for name, fd in (("stdout", 1), ("stderr", 2)):  # those from before would seek in a pipe where this process had a file
+            setattr(sys, name, open(fd, "w", buffering=1, encoding="utf-8", closefd=False))  # noqa: SIM115
         training.SAVE_EVERY = training.SAVE_LATEST = 0.0
         training.SAMPLE_EVERY = 1e9
         sys.argv = ["charrnn", *map(str, arguments)]
