@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -24,28 +23,14 @@ from torch.distributed.rendezvous import rendezvous
 from charrnn import machine
 from charrnn.container import opened, sealed
 from charrnn.errors import CharRNNError, LostError, ToldError, UsageError
+from charrnn.exchange import Exchange, Silence, answered, gather
 from charrnn.interrupt import Stopped
 from charrnn.visible import duration
-from charrnn.world import Gradients, Halted, State, Value, World, bounds
+from charrnn.world import Gradients, Halted, State, Value, World
 
 ROLL_CALL = 10.0  # seconds that processes which are still there have to say so
 STARTING = 60.0  # seconds that a process may come later than the others, at least
 BEAT = 1.0  # seconds between two signs of life of a process that works while the others wait
-
-_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor  # the newer name
-
-
-class Silence(Exception):
-    """A process did not answer."""
-
-
-@contextlib.contextmanager
-def answered() -> Iterator[None]:
-    """What torch raises where a process does not answer is Silence."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise Silence(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -150,7 +135,7 @@ class Joined(World):
         mine = torch.tensor(said, dtype=torch.float64)
         every = mine.new_empty(self.size * len(said))
         with answered():
-            _gather(every, mine)
+            gather(every, mine)
         found: list[list[float]] = every.view(self.size, -1).tolist()
         return found
 
@@ -186,7 +171,7 @@ class Joined(World):
         padded[: len(part)] = part
         every = part.new_empty(self.size * most, part.shape[1])
         with answered():
-            _gather(every, padded)
+            gather(every, padded)
         return torch.cat([rows[:count] for rows, count in zip(torch.split(every, most), counts)])
 
     def in_turn(self, work: Callable[[], Value]) -> Value:
@@ -271,51 +256,3 @@ def meet(job: Any, rank: int, size: int, timeout: float) -> int:
             raise RuntimeError(f"rank {', '.join(map(str, missing[:8]))} did not come")
         time.sleep(0.01)
     return attempt
-
-
-class Exchange(Gradients):
-    """Sums the gradients of all shards, always in the order of the shards, so that the sums do not depend on how many processes there are.
-
-    Each process adds up one stretch of the parameters: it is sent that stretch of every shard's gradient (P bytes on the way from each
-    shard, in all), then all give each other their sums (P bytes to each process).
-    """
-
-    def __init__(self, world: World, parameters: list[torch.nn.Parameter], shards: int) -> None:
-        self.world, self.parameters, one = world, parameters, parameters[0]
-        split = bounds(shards, world.size)
-        self.counts = [end - begin for begin, end in itertools.pairwise(split)]
-        self.sizes = [p.numel() for p in parameters]
-        self.stretch = -(-sum(self.sizes) // world.size)
-        self.own = one.new_zeros(self.counts[world.rank], world.size, self.stretch)  # each shard's gradient
-        self.sums = one.new_empty(world.size * self.stretch)
-        self.taken = 0
-
-    @torch.no_grad()
-    def take(self) -> None:
-        flat = self.own[self.taken].view(-1)
-        torch.cat([p.grad.reshape(-1) for p in self.parameters if p.grad is not None], out=flat[: sum(self.sizes)])
-        for p in self.parameters:
-            p.grad = None
-        self.taken += 1
-
-    @torch.no_grad()
-    def summed(self, nats: Sequence[float], said: Sequence[float]) -> tuple[list[float], list[list[float]]]:
-        world, most = self.world, max(self.counts)
-        words = torch.tensor([*nats, *[0.0] * (most - len(nats)), *said], dtype=torch.float64)
-        spoken = words.to(self.own.device).view(self.own.dtype)
-        send = torch.cat([self.own.transpose(0, 1).flatten(1), spoken.expand(world.size, -1)], 1)
-        sizes = [count * self.stretch + len(spoken) for count in self.counts]
-        received = send.new_empty(sum(sizes))
-        with answered():
-            distributed.all_to_all_single(received, send.view(-1), sizes, [send.shape[1]] * world.size)
-        parts = [part.tensor_split([count * self.stretch]) for part, count in zip(torch.split(received, sizes), self.counts)]
-        first, *others = (row for shards, _ in parts for row in shards.view(-1, self.stretch))
-        for row in others:
-            first += row
-        with answered():
-            _gather(self.sums, first)
-        for p, part in zip(self.parameters, torch.split(self.sums[: sum(self.sizes)], self.sizes)):
-            p.grad = part.view_as(p)
-        self.taken = 0
-        heard = torch.stack([words for _, words in parts]).view(torch.float64).cpu()
-        return ([row[k] for row, count in zip(heard.tolist(), self.counts) for k in range(count)], heard[:, most:].tolist())

@@ -21,9 +21,10 @@ from charrnn.disk import storage
 from charrnn.errors import CheckpointError, UsageError
 from charrnn.events import Event, Notice
 from charrnn.planning import planned
+from charrnn.progress import Progress
 from charrnn.recipe import Plan
 from charrnn.session import Session
-from charrnn.trainer import SKIPPED, Progress, Trainer
+from charrnn.trainer import SKIPPED, Trainer
 from charrnn.transfer import copy_weights
 from charrnn.world import Halted, World
 

@@ -9,7 +9,7 @@ from charrnn import recipe
 from charrnn.advice import read_curve
 from charrnn.config import TrainingConfig, seconds
 from charrnn.optim import schedule
-from charrnn.trainer import Progress
+from charrnn.progress import Progress
 
 
 def test_more_time_and_more_text_give_a_wider_model():
