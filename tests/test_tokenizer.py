@@ -303,7 +303,7 @@ def test_a_real_text_at_every_level() -> None:
         assert known.decode(ids) == text
         assert np.array_equal(np.concatenate(list(known.encode_pieces(cut(text, 3, most=20_000)))), ids)
         lengths.append(len(ids))
-    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] > lengths[1] > max(lengths[2:])
 
 
 WORDLIKE = st.one_of(st.sampled_from("ab_1 '\u2019\u200d\u0323\u0302\u1ec7\n.\ue000"), st.characters(exclude_categories=["Cs"]))
