@@ -23,8 +23,9 @@ def bounded():
 
 
 def python(*arguments, cwd):
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120,
-                          env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "CHARRNN_CORPORA": ""}, preexec_fn=bounded if ROOT else None)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "CHARRNN_CORPORA": ""}
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, env=environment,
+                          preexec_fn=bounded if ROOT else None)
 
 
 @pytest.fixture
