@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "deep": {"cell": "lstm", "layers": 2}, "both ways": {"cell": "lstm", "bidirectional": True}}
 CONTEXTS = (1, 4, 16, 64, 256)
 PLACES = 2048  # of the held-out part at which a context's worth is measured
+ROWS = 64  # of them that are read side by side: all outputs of a wide model are held meanwhile
 STEPS, TIME = 1000, "30s"  # for each model, where nothing was asked for
 
 
@@ -109,7 +110,7 @@ def by_context(model: Model, tokens: np.ndarray[Any, np.dtype[np.int64]], size: 
     last = len(tokens) - (longest if model.config.bidirectional else 0)
     places = np.unique(np.linspace(longest, last - 1, PLACES).astype(np.int64))
     nats = 0.0
-    for some in np.array_split(places, max(1, len(places) // 512)):
+    for some in np.array_split(places, max(1, len(places) // ROWS)):
         block = torch.from_numpy(tokens[some[None, :] + np.arange(-size, after + 1)[:, None]])
         state = model.zero_state(len(some))
         hidden = model.hidden(block[:size], state)[0][-1]
