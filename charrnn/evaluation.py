@@ -18,12 +18,11 @@ from charrnn.checkpoint import Run
 from charrnn.corpus import Fingerprint
 from charrnn.errors import CheckpointError, DataError
 from charrnn.kernels import nats_at
-from charrnn.metrics import Score
+from charrnn.metrics import CHUNK, ROWS, Score
 from charrnn.model import Model, State
 from charrnn.text import Text
 
 WARM_UP = 256  # tokens a row reads before those it is scored on
-CHUNK = 256
 CHUNK_BOTH = 512  # of a model that reads both ways, whose backward tower is warmed up on WARM_UP tokens for each chunk
 
 
@@ -61,7 +60,7 @@ def scores(model: Model, tokens: Tokens, temperatures: Sequence[float], *, rows:
     below 0.1 %). rows=1 is the single pass.
     """
     if rows is None:
-        rows = max(1, min(64, tokens.count // (8 * WARM_UP)))
+        rows = max(1, min(ROWS, tokens.count // (8 * WARM_UP)))
     length = tokens.count // rows
     starts = np.arange(rows) * length
     warm = min(WARM_UP, length)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+ROWS, CHUNK = 64, 256  # a long text is scored in so many rows side by side, and so many tokens of each at once
+
 
 def perplexity(nats_per_token: float) -> float:
     """exp(nats / tokens); infinite where that overflows."""

@@ -77,8 +77,7 @@ def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, bega
     timed, plan = recipe.budget(config) is not None, recipe.plan(config, model, tokens, seconds_per_step=1.0, threads=threads, **known)
     ahead = None
     if timed or measuring:
-        choices = list({cores, 1} if timed and not config.threads else {threads})
-        choices = world.shared(sorted(choices))
+        choices = world.shared(sorted({cores, 1} if timed and not config.threads else {threads}))
         trainer = Trainer(corpus, config, model, plan, where, world)
         threads, per_step, per_evaluation = measure(trainer, choices, PROBE / len(choices))
         threads, (per_step, per_evaluation, spent) = world.shared(threads), world.shared(

@@ -9,11 +9,11 @@ from charrnn import recipe
 from charrnn.batches import fit
 from charrnn.cells import GATES
 from charrnn.config import Config, ModelConfig, TrainingConfig, option_name, setting
+from charrnn.metrics import CHUNK, ROWS
 from charrnn.recipe import Plan
 from charrnn.visible import count, duration, size
 
 PROCESS = 320e6  # bytes of Python and torch before a model is made
-SCORED_AT_ONCE = 64 * 256  # tokens: the rows and the stretch of evaluation.scores
 COPIES = 36  # bytes a parameter: weights, gradients, moments, the best model, and the copies that are written
 WITHOUT_END = 1e9  # more seconds, and more tokens, than any rule asks for
 
@@ -40,7 +40,7 @@ class Outlook(Config):
 def memory(model: ModelConfig, plan: Plan) -> int:
     """Bytes that training holds at most: the process, all that grows with the weights, what a window leaves for the way back, and what
     is held while the validation part is scored."""
-    tokens = plan.batch * plan.window + SCORED_AT_ONCE
+    tokens = plan.batch * plan.window + ROWS * CHUNK
     kept = model.layers * len(model.towers) * (GATES[model.cell] + 2) * model.hidden + model.hidden
     return round(PROCESS + COPIES * model.parameters() + 4 * tokens * kept + min(4 * tokens * model.vocabulary, 16 << 20))
 

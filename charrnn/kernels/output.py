@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,18 +34,23 @@ class Linear(torch.autograd.Function):
                 ctx.work.column_sum(grad) if needs[3] else None)
 
 
+def chunks(work: Any, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Where a chunk's outputs stand, these, their targets, and their logits, in memory that those of the next chunk take over."""
+    rows, lease = max(1, min(len(hidden), CHUNK // w.shape[1])), Lease()
+    chunk = lease.tensor(w.dtype, rows, w.shape[1])
+    for begin in range(0, len(hidden), rows):
+        here = slice(begin, begin + rows)
+        h = hidden[here]
+        yield here, h, targets[here], work.product(h, w, b, out=chunk[: len(h)])
+    lease.end()
+
+
 def nats_at(work: Any, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, temperatures: Sequence[float]) -> list[float]:
     """OutputLoss without gradients, the logits divided by each of the temperatures in turn."""
-    rows, totals = max(1, min(len(hidden), CHUNK // w.shape[1])), [0.0] * len(temperatures)
-    lease = Lease()
-    chunk, cooled = (lease.tensor(w.dtype, rows, w.shape[1]) for _ in range(2))
-    for begin in range(0, len(hidden), rows):
-        h, target = hidden[begin : begin + rows], targets[begin : begin + rows]
-        logits = work.product(h, w, b, out=chunk[: len(h)])
+    totals = [0.0] * len(temperatures)
+    for _, _, target, logits in chunks(work, hidden, w, b, targets):
         for place, temperature in enumerate(temperatures):
-            scaled = torch.div(logits, temperature, out=cooled[: len(h)])
-            totals[place] += float(work.softmax_(scaled, target, gradient=False).sum())
-    lease.end()
+            totals[place] += float(work.softmax_(logits / temperature, target, gradient=False).sum())
     return totals
 
 
@@ -57,19 +62,14 @@ class OutputLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, work: Any, gradient: bool, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor:
-        rows, total = max(1, min(len(hidden), CHUNK // w.shape[1])), 0.0
+        total = 0.0
         d_hidden, d_w, d_b = (torch.empty_like(hidden), torch.zeros_like(w), torch.zeros_like(b)) if gradient else (None, None, None)
-        lease = Lease()
-        chunk = lease.tensor(w.dtype, rows, w.shape[1])
-        for begin in range(0, len(hidden), rows):
-            h, target = hidden[begin : begin + rows], targets[begin : begin + rows]
-            logits = work.product(h, w, b, out=chunk[: len(h)])
+        for here, h, target, logits in chunks(work, hidden, w, b, targets):
             total += float(work.softmax_(logits, target, gradient=gradient).sum())
             if d_hidden is not None and d_w is not None and d_b is not None:
-                work.product_nt(logits, w, out=d_hidden[begin : begin + rows])
+                work.product_nt(logits, w, out=d_hidden[here])
                 work.product_tn([(h, logits)], add_to=d_w)
                 d_b += work.column_sum(logits)
-        lease.end()
         ctx.grads = (d_hidden, d_w, d_b)
         return torch.tensor(total, dtype=torch.float64)
 
