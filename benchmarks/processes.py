@@ -1,12 +1,12 @@
 """What many processes cost: measured on this machine, and a model on paper carried on to more of them. `python -m benchmarks.processes`
 
-A step of N processes that share a batch: seconds = c / N + u + 8 P (N - 1) / (N W) + 2 (N - 1) L
+A step of N processes that share a batch: seconds = a + c / N + u + 8 P (N - 1) / (N W) + 2 (N - 1) L
 
-    c    forward and backward of the whole batch by one process       P    parameters, float32
-    u    clipping and the update, which every process makes           W    bytes a second between two processes, one way
-                                                                      L    seconds that a message takes
-Each process sends and receives P / N floats of each other's gradients, then as much of the sums: 2 (N - 1) messages. Where the batch grows
-with N, c is not divided.
+    a    forward and backward: what does not depend on the rows       P    parameters, float32
+    c    the rest of it, for the whole batch by one process           W    bytes a second between two processes, one way
+    u    clipping and the update, which every process makes           L    seconds that a message takes
+a and c are found from steps of the whole batch and of half of it. Each process sends and receives P / N floats of each other's gradients,
+then as much of the sums: 2 (N - 1) messages. Where the batch grows with N, c is not divided.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ LARGE = 4_000_000  # floats of the exchange that W is measured with
 # What is assumed: name, processes, FLOP/s of one (None: as measured here), W, L.
 AHEAD = [("8 GPUs of one host, 30 TFLOP/s, 100 GB/s", 8, 30e12, 100e9, 20e-6), ("64 hosts like this one, 10 Gb/s", 64, None, 1.25e9, 50e-6),
          ("64 hosts like this one, 1 Gb/s", 64, None, 0.125e9, 100e-6)]
-LAUNCHING = (2e-3, 1e-3)  # and that c and u of a GPU are no shorter than these seconds, which the launching of kernels takes
+LAUNCHING = (2e-3, 1e-3)  # and a and u of a GPU: the seconds that the launching of kernels takes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process needs for a step: seconds of compute (c) and update (u); of the exchange P, W and L."""
+    """What one process needs for a step: seconds that are fixed (a), of compute (c) and update (u); of the exchange P, W and L."""
 
+    fixed: float
     compute: float
     update: float
     parameters: int
@@ -49,20 +50,23 @@ class Cost:
 
     def step(self, processes: int, *, growing: bool = False) -> float:
         """Seconds of a step; `growing`: each process has as many rows as one alone."""
-        return self.compute / (1 if growing else processes) + self.update + self.exchange(processes)
+        return self.fixed + self.compute / (1 if growing else processes) + self.update + self.exchange(processes)
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """In a process of a world: medians of a step's parts in seconds, and of the exchange alone."""
+    from charrnn import machine
+
+    machine.prepare()
     import torch
 
     from benchmarks.texts import drawn
-    from charrnn import machine, recipe
     from charrnn.beginning import joined
     from charrnn.config import TrainingConfig
     from charrnn.corpus import prepare
+    from charrnn.planning import planned
     from charrnn.text import open_text
-    from charrnn.trainer import Trainer, multiplies_bfloat16
+    from charrnn.trainer import Trainer
 
     with joined(120.0) as world:
         machine.use_threads(arguments.threads)
@@ -71,11 +75,9 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             path.write_text(drawn(300_000))
             corpus = prepare(open_text([path]), level="char", cache=None)
         config = TrainingConfig(hidden=arguments.hidden, batch=arguments.batch, window=arguments.window, steps=10**6)
-        shape = recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size)
         device = torch.device("cpu")
-        precision = recipe.precision(config, multiplies_bfloat16(device))
-        plan = recipe.plan(config, shape, corpus.training.tokens, precision=precision, processes=world.size)
-        trainer = Trainer(corpus, config, shape, plan, device, world)
+        plan = planned(corpus, config, device, began=time.monotonic(), world=world)
+        trainer = Trainer(corpus, config, plan.model, plan.plan, device, world)
         spent = {"exchange": 0.0, "update": 0.0}
 
         def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +89,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
                     spent[name] += time.perf_counter() - began
             return called
 
+        exchange = trainer.gradients.summed
         trainer.gradients.summed = timed("exchange", trainer.gradients.summed)  # type: ignore[method-assign]
         trainer.optimizer.step = timed("update", trainer.optimizer.step)  # type: ignore[method-assign]
         rows = []
@@ -96,8 +99,19 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             trainer.step()
             rows.append({"step": time.perf_counter() - began, **spent})
         found: dict[str, Any] = {name: statistics.median(row[name] for row in rows[WARM:]) for name in rows[0]}
-        found |= {"characters": plan.batch * plan.window / found["step"], "parameters": shape.parameters()}
+        found |= {"characters": arguments.batch * arguments.window / found["step"], "parameters": plan.model.parameters()}
         if world.size > 1:
+            reducing, exchanging = [], []
+            flat = torch.zeros(plan.model.parameters())
+            for _ in range(STEPS):
+                for p in trainer.model.parameters():
+                    p.grad = torch.ones_like(p)
+                trainer.gradients.take()
+                for times, once in ((exchanging, lambda: exchange([0.0], ())), (reducing, lambda: torch.distributed.all_reduce(flat))):
+                    world.agree(0.0)
+                    began = time.perf_counter()
+                    once()
+                    times.append(time.perf_counter() - began)
             large = [torch.nn.Parameter(torch.zeros(LARGE))]
             gradients = world.gradients(large, world.size)
             trips, calls = [], []
@@ -112,15 +126,16 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
                 began = time.perf_counter()
                 world.agree(0.0)
                 calls.append(time.perf_counter() - began)
+            found |= {"alone": statistics.median(exchanging), "all_reduce": statistics.median(reducing)}
             found |= {"bandwidth": 8 * LARGE * (world.size - 1) / world.size / min(trips), "latency": statistics.median(calls)}
     return found
 
 
-def launched(arguments: argparse.Namespace, processes: int, threads: int) -> dict[str, Any]:
-    """`measured` in so many processes; rank 0's figures."""
+def launched(arguments: argparse.Namespace, processes: int, threads: int, parts: int = 1) -> dict[str, Any]:
+    """`measured` in so many processes, with the batch or a part of it; rank 0's figures."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "found")
-        shape = [f"--{name}={getattr(arguments, name)}" for name in ("hidden", "batch", "window")]
+        shape = [f"--hidden={arguments.hidden}", f"--batch={arguments.batch // parts}", f"--window={arguments.window}"]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m",
                    "benchmarks.processes", f"--out={out}", f"--threads={threads}", *shape]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -133,11 +148,14 @@ def launched(arguments: argparse.Namespace, processes: int, threads: int) -> dic
 def report(arguments: argparse.Namespace) -> None:
     """The tables, as Markdown."""
     runs = {(n, threads): launched(arguments, n, threads) for n, threads in ((1, 2), (1, 1), (2, 1))}
-    alone, pair = runs[1, 1], runs[2, 1]
-    cost = Cost(alone["step"] - alone["update"], alone["update"], alone["parameters"], pair["bandwidth"], pair["latency"])
-    print(f"lstm 1 x {arguments.hidden}, batch {arguments.batch} x {arguments.window}, {cost.parameters:,} parameters: c = "
-          f"{1e3 * cost.compute:.1f} ms, u = {1e3 * cost.update:.1f} ms, W = {cost.bandwidth / 1e9:.2f} GB/s, "
-          f"L = {1e6 * cost.latency:.0f} µs\n")
+    alone, half, pair = runs[1, 1], launched(arguments, 1, 1, parts=2), runs[2, 1]
+    compute = 2 * (alone["step"] - half["step"])
+    cost = Cost(alone["step"] - alone["update"] - compute, compute, alone["update"], alone["parameters"], pair["bandwidth"],
+                pair["latency"])
+    print(f"lstm 1 x {arguments.hidden}, batch {arguments.batch} x {arguments.window}, {cost.parameters:,} parameters: "
+          f"a = {1e3 * cost.fixed:.1f} ms, c = {1e3 * cost.compute:.1f} ms, u = {1e3 * cost.update:.1f} ms, "
+          f"W = {cost.bandwidth / 1e9:.2f} GB/s, L = {1e6 * cost.latency:.0f} µs; the exchange of 2 processes alone takes "
+          f"{1e3 * pair['alone']:.1f} ms, torch's all_reduce of as many floats {1e3 * pair['all_reduce']:.1f} ms\n")
     print("| processes x threads | ms a step | of it in communication | characters/s | on paper, ms |\n|---|---|---|---|---|")
     for (n, threads), run in runs.items():
         paper = f"{1e3 * cost.step(n):.1f}" if threads == 1 else ""
@@ -145,10 +163,10 @@ def report(arguments: argparse.Namespace) -> None:
     print("\n| on paper | ms a step | of it in communication | times the characters/s of 1 x 1 |\n|---|---|---|---|")
     for name, n, flops, bandwidth, latency in AHEAD:
         for growing in (False, True):
-            parts = 1 if growing else n
-            computing = 6 * cost.parameters * arguments.batch * arguments.window / flops if flops else cost.compute
-            work = max(computing, parts * LAUNCHING[0]) if flops else computing
-            ahead = Cost(work, LAUNCHING[1] if flops else cost.update, cost.parameters, bandwidth, latency)
+            ahead = Cost(cost.fixed, cost.compute, cost.update, cost.parameters, bandwidth, latency)
+            if flops:
+                ahead = Cost(LAUNCHING[0], 6 * cost.parameters * arguments.batch * arguments.window / flops, LAUNCHING[1], cost.parameters,
+                             bandwidth, latency)
             step = ahead.step(n, growing=growing)
             faster = (n if growing else 1) * cost.step(1) / step
             print(f"| {name}, {'as many rows each' if growing else 'the same batch'} | {1e3 * step:.2f} | {ahead.exchange(n) / step:.0%} "

@@ -55,8 +55,8 @@ class Reader:
         self.model, self.rule = model, rule or Rule()
         self.weights: list[torch.Tensor] = list(model.parameters())
         self.trained = [weight.detach().clone() for weight in self.weights]
-        lr = rate(model.config.cell, model.config.hidden) if self.rule.rate is None else self.rule.rate
-        self.adam = torch.optim.Adam(self.weights, lr=lr, betas=(0.0, self.rule.memory), fused=True)
+        self.rate = rate(model.config.cell, model.config.hidden) if self.rule.rate is None else self.rule.rate
+        self.adam = optim.AdamW(self.weights, betas=(0.0, self.rule.memory))
         self.state, self.last = model.zero_state(1), model.config.vocabulary
 
     def read(self, tokens: NDArray[np.integer]) -> float:
@@ -70,9 +70,10 @@ class Reader:
         norm = optim.clip(self.weights, self.rule.clip)
         with torch.no_grad():
             if math.isfinite(norm):  # a segment whose gradient overflows teaches nothing
-                self.adam.step()
+                self.adam.step(self.rate)
                 torch._foreach_lerp_(self.weights, self.trained, self.rule.pull)
-        self.adam.zero_grad()
+        for weight in self.weights:
+            weight.grad = None
         return float(nats.detach())
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from charrnn.kernels import multiply
 from charrnn.model import Model
@@ -47,9 +48,27 @@ def orthogonalised(matrix: Tensor, *, precision: str = "float32") -> Tensor:
     return found.T if tall else found
 
 
+class AdamW:
+    """AdamW without decay (Loshchilov and Hutter 2019), by torch's fused update. torch's own class loads torch's compiler, which takes
+    longer than all else that comes before the first step."""
+
+    def __init__(self, parameters: Iterable[Tensor], betas: tuple[float, float] = BETAS) -> None:
+        self.parameters, self.betas = list(parameters), betas
+        self.moments = [{"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                        for p in self.parameters]
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """One update of each parameter that has a gradient."""
+        found = [(p, p.grad, moments) for p, moments in zip(self.parameters, self.moments) if p.grad is not None]
+        exp_avg, exp_avg_sq, step = ([moments[name] for *_, moments in found] for name in ("exp_avg", "exp_avg_sq", "step"))
+        adamw([p for p, *_ in found], [grad for _, grad, _ in found], exp_avg, exp_avg_sq, [], step, fused=True, amsgrad=False, lr=lr,
+              beta1=self.betas[0], beta2=self.betas[1], eps=EPSILON, weight_decay=0.0, maximize=False)
+
+
 class Optimizer:
-    """Muon (Jordan et al. 2024: momentum, made orthogonal) on input and recurrent matrices at `matrix_lr`; AdamW (Loshchilov and
-    Hutter 2019) on embedding, output layer and biases at `lr`. A one-hot first layer's W_x is an embedding."""
+    """Muon (Jordan et al. 2024: momentum, made orthogonal) on input and recurrent matrices at `matrix_lr`; AdamW on
+    embedding, output layer and biases at `lr`. A one-hot first layer's W_x is an embedding."""
 
     def __init__(self, model: Model, lr: float, matrix_lr: float, *, precision: str = "float32") -> None:
         self.lr, self.matrix_lr, self.precision = lr, matrix_lr, precision
@@ -58,17 +77,12 @@ class Optimizer:
                          if name.startswith(model.config.towers) and p.ndim == 2 and name not in tables}
         self.rest = {name: p for name, p in model.named_parameters() if name not in self.matrices}
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
-        self.adamw = torch.optim.AdamW(self.rest.values(), lr=lr, betas=BETAS, eps=EPSILON, weight_decay=0.0, fused=True)
-        for p in self.rest.values():  # so that the state is whole from the start
-            self.adamw.state[p] = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p),
-                                   "exp_avg_sq": torch.zeros_like(p)}
+        self.adamw = AdamW(self.rest.values())
 
     @torch.no_grad()
     def step(self, share: float) -> None:
         """One update from the gradients, which are used up, at a share of the peak rates."""
-        for group in self.adamw.param_groups:
-            group["lr"] = self.lr * share
-        self.adamw.step()
+        self.adamw.step(self.lr * share)
         for name, p in self.matrices.items():
             if p.grad is None:
                 continue
@@ -94,7 +108,7 @@ class Optimizer:
     def state(self) -> dict[str, Tensor]:
         """All that an exact resume needs, by name; the tensors themselves, not copies."""
         return {f"momentum.{name}": value for name, value in self.momentum.items()} | {
-            f"{key}.{name}": value for name, p in self.rest.items() for key, value in self.adamw.state[p].items()}
+            f"{key}.{name}": value for name, moments in zip(self.rest, self.adamw.moments) for key, value in moments.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """The reverse of `state`."""

@@ -171,6 +171,9 @@ class Session:
         again later; StorageError where this is the `last` save. A state that is not finite is not written."""
         trainer, progress = self.trainer, self.trainer.progress
         self.saved = time.monotonic()
+        if trainer.drifted():
+            yield Notice(step=progress.step, text="the processes' weights differed, as where processors round differently: all go on with "
+                                                  "those of rank 0")
         if not trainer.finite():
             yield Notice(step=progress.step, text="weights or moments are no longer numbers: they are not saved")
             return

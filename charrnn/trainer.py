@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,6 +158,17 @@ class Trainer:
         """‖ Whether all of the state is."""
         here = all(np.isfinite(value).all() for value in self._own_tensors().values() if value.dtype.kind == "f")
         return all(one for one, in self.world.agree(here))
+
+    def drifted(self) -> bool:
+        """‖ Whether processes have come to other weights or moments, as where their processors round differently: all take rank 0's."""
+        tensors = [*self.model.parameters(), *self.optimizer.state().values()]
+        digest = 0
+        for tensor in tensors:
+            digest = zlib.crc32(np.ascontiguousarray(tensor.detach().cpu().numpy()), digest)
+        found = len({one for one, in self.world.agree(digest)}) > 1
+        if found:
+            self.world.spread(tensors)
+        return found
 
     def update(self, window: Window) -> float:
         """‖ One step on this process's rows of a window; the nats per token that all rows cost. Where these or the gradient are not finite

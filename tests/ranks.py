@@ -158,8 +158,9 @@ def patient(folder, port, *, size, beside, slow, seconds, silent):
     return forked(size, port, work, timeout=seconds / 3, beside=beside)
 
 
-def command(folder, port, *, size, arguments, at=None, texts=None):
-    """`charrnn` in each rank; codes and what each said. at: [rank, step, signal], sent to itself; texts: by rank, in place of TEXT."""
+def command(folder, port, *, size, arguments, at=None, texts=None, rounding=None):
+    """`charrnn` in each rank; codes and what each said. at: [rank, step, signal], sent to itself; texts: by rank, in place of TEXT;
+    rounding: [rank, step], whose weights are rounded there, and all save after each step."""
     from forking import start, wait
 
     from charrnn import training
@@ -168,6 +169,17 @@ def command(folder, port, *, size, arguments, at=None, texts=None):
         environment(rank, size, port)
         if texts:
             sys.argv = [texts[rank] if word == "TEXT" else word for word in sys.argv]
+        if rounding is not None:
+            step = training.Trainer.step
+
+            def rounded(self):
+                if [rank, self.progress.step] == rounding:
+                    for p in self.model.parameters():
+                        p.data.copy_(p.data.bfloat16().float())
+                return step(self)
+
+            training.SAVE_LATEST, training.Trainer.step = 0.0, rounded
+            return
         if at is None:
             training.SAVE_EVERY = training.SAVE_LATEST = 1e9
             return

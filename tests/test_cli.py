@@ -181,6 +181,15 @@ def test_a_folder_that_cannot_be_written_is_named(small_text):
     assert result.returncode == 5 and "/proc/nowhere" in result.stderr and "Traceback" not in result.stderr
 
 
+def test_training_does_not_load_torchs_compiler(small_text, tmp_path):
+    """It takes longer than all else that comes before the first step; and it holds on to a process group, whose threads must not live on
+    while Python ends."""
+    code = "import sys; from charrnn.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch._dynamo' not in sys.modules"
+    command = [sys.executable, "-c", code, "train", small_text, "--steps", "2", *QUICK, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and (tmp_path / "run" / "model.safetensors").is_file(), done.stderr
+
+
 def test_help_and_samples_load_no_torch(trained):
     code = "import sys; from charrnn.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     for arguments in (["--help"], ["train", "--help"], ["sample", str(trained), "--length", "3"], ["inspect", str(trained)], ["fetch"]):

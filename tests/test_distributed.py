@@ -89,6 +89,14 @@ def test_a_run_is_the_same_to_the_byte_and_goes_on_with_any_number_of_processes(
     assert ending(run) == ended[1]
 
 
+def test_a_process_that_rounds_differently_is_noticed_once_and_goes_on_with_the_weights_of_rank_0(ranks, text, tmp_path):
+    """Said a second time it would not have taken them."""
+    for rounding, times in (([1, 2], 1), ([1, 99], 0)):
+        run = tmp_path / str(times)
+        codes, said = ranks.command(size=2, arguments=["train", text, *SHAPE, "--out", str(run)], rounding=rounding)
+        assert codes == [0, 0] and said[0].count("the processes' weights differed") == times and said[1] == "", said
+
+
 def test_whoever_takes_long_with_the_text_is_waited_for_and_whoever_is_silent_is_not(ranks):
     assert ranks.patient(size=4, beside=2, slow=2, seconds=1.5, silent=False) == [0] * 4
     assert any(ranks.patient(size=2, beside=1, slow=1, seconds=1.5, silent=True))
@@ -161,10 +169,10 @@ def test_the_job_of_kubernetes_is_written_as_yaml_and_starts_torchrun():
 
 
 def test_the_cost_on_paper_adds_up():
-    cost = Cost(compute=0.3, update=0.05, parameters=10**6, bandwidth=1e9, latency=1e-4)
-    assert cost.exchange(1) == 0 and cost.step(1) == cost.step(1, growing=True) == 0.35
+    cost = Cost(fixed=0.02, compute=0.3, update=0.05, parameters=10**6, bandwidth=1e9, latency=1e-4)
+    assert cost.exchange(1) == 0 and cost.step(1) == cost.step(1, growing=True) == pytest.approx(0.37)
     assert cost.exchange(2) == pytest.approx(8 * 10**6 / 2 / 1e9 + 2e-4)
-    assert cost.step(4) == pytest.approx(0.3 / 4 + 0.05 + cost.exchange(4)) and cost.step(4, growing=True) > 0.35
+    assert cost.step(4) == pytest.approx(0.02 + 0.3 / 4 + 0.05 + cost.exchange(4)) and cost.step(4, growing=True) > 0.37
 
 
 def test_stretches_are_alike_and_whole():

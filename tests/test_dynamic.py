@@ -99,7 +99,7 @@ def test_a_pull_of_one_forgets_each_segment():
 def test_wider_models_take_shorter_steps():
     rates = [rate("lstm", hidden) for hidden in (64, 256, 384, 512, 1024)]
     assert rates[0] == rates[1] == 4 * rates[4] and rates[1:] == sorted(rates[1:], reverse=True)
-    assert Reader(made("gru", 1, 0)).adam.param_groups[0]["lr"] == rate("gru", 6)
+    assert Reader(made("gru", 1, 0)).rate == rate("gru", 6)
 
 
 def test_what_comes_again_becomes_cheap():

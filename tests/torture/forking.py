@@ -19,7 +19,6 @@ from charrnn import checkpoint, cli, trainer, training
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 torch.set_num_threads(1)
-torch.optim.AdamW([torch.zeros(1, requires_grad=True)], fused=True).step()  # loads what the optimizer needs
 # What the command loads as it goes along.
 for name in ("corpus", "screen", "settings", "text", "session", "machine", "dashboard"):
     __import__(f"charrnn.{name}")
