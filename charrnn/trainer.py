@@ -164,7 +164,7 @@ class Trainer:
         tensors = [*self.model.parameters(), *self.optimizer.state().values()]
         digest = 0
         for tensor in tensors:
-            digest = zlib.crc32(np.ascontiguousarray(tensor.detach().cpu().numpy()), digest)
+            digest = zlib.crc32(tensor.detach().cpu().numpy().tobytes(), digest)
         found = len({one for one, in self.world.agree(digest)}) > 1
         if found:
             self.world.spread(tensors)
