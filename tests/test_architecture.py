@@ -18,7 +18,8 @@ LISTED = """
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics recipe reasons optim exchange distributed beginning evaluation dynamic transfer advice events progress trainer gradients
     planning session training comparison recall api
-    curve drawings report plots lines picture dashboard tables versus heat screen options cli __main__
+    curve drawings report plots lines picture dashboard tables versus heat screen options
+    commands commands.arguments commands.streams commands.learning commands.writing commands.measuring commands.looking cli __main__
 """
 ORDER = LISTED.split()
 
@@ -26,6 +27,7 @@ ORDER = LISTED.split()
 TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "optim", "exchange", "distributed",
          "evaluation", "dynamic", "gradients", "transfer", "trainer", "planning", "session", "training", "comparison", "recall"}
 
+COMMANDS = [f"commands.{name}" for name in ("arguments", "learning", "writing", "measuring", "looking")]  # they alone need typer
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {
     "train": """--out --resume --init-from --dry-run --timeout --json --level --vocab-size --valid --encoding --errors --cell --layers
@@ -104,7 +106,7 @@ def test_only_what_draws_knows_rich_and_only_the_command_knows_typer():
         tops = {name.split(".")[0] for name in imported(MODULES[module].read_text(encoding="utf-8"))}
         rich |= {module} if "rich" in tops else set()
         typer |= {module} if "typer" in tops else set()
-    assert rich <= {"picture", "dashboard", "tables", "versus", "heat", "screen"} and typer == {"options", "cli"}
+    assert rich <= {"picture", "dashboard", "tables", "versus", "heat", "screen"} and typer == {"options", "cli", *COMMANDS}
 
 
 @pytest.mark.parametrize("code, absent", [

@@ -14,7 +14,7 @@ import pytest
 from conftest import cases, found
 
 from charrnn import lines, screen, tables
-from charrnn.cli import Writer
+from charrnn.commands.streams import Writer
 from charrnn.events import End, Evaluation, Sample, Saved, Start, Step
 
 OWN = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[hl]|\?7[hl]|\?1049[hl]|[0-9]*[ABCDGK]|2?J|H)|\r\n")  # rich's: colours, cursor, screen

@@ -1,0 +1,113 @@
+"""Look into a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from charrnn import screen
+from charrnn.commands.arguments import Json, RunArgument
+from charrnn.commands.streams import known, write_path
+from charrnn.errors import UsageError
+
+
+def inspect(run: RunArgument, *,
+            text: Annotated[str | None, typer.Option(help="Colour this text by the model's surprise at each character; - reads stdin.",
+                                                     metavar="TEXT", show_default=False)] = None,
+            unit: Annotated[str | None, typer.Option(help="Colour it by a hidden unit instead, or by an lstm's memory: 2:17, 2:c17.",
+                                                     metavar="LAYER:N", show_default=False)] = None,
+            gate: Annotated[str | None, typer.Option(help="Colour it by the mean of a gate: reset, update, input, forget, output; "
+                                                     "1:forget in layer 1.", metavar="NAME", show_default=False)] = None,
+            backward: Annotated[bool, typer.Option("--backward", help="Units and gates of the layers that read from the right, of a run "
+                                                   "that reads both ways.")] = False,
+            find: Annotated[bool, typer.Option("--find", help="Find units that track something visible in the text.")] = False,
+            gradients: Annotated[bool, typer.Option("--gradients", help="Show how far back the gradient reaches, on the text or on what "
+                                                    "the model writes.")] = False,
+            json: Json = False) -> None:
+    """Show what is in a run: configuration, parameters, vocabulary, text, curve, figures, sizes on disk; or look inside while it reads."""
+    from charrnn import checkpoint
+
+    views = [name for name, on in (("--unit", unit), ("--gate", gate), ("--find", find), ("--gradients", gradients)) if on]
+    if len(views) > 1:
+        raise UsageError(f"{' and '.join(views)} exclude each other: give one")
+    if backward and not (unit or gate or find):
+        raise UsageError("--backward says whose units and gates are shown: give --unit, --gate or --find too")
+    if views and text is None and not gradients:
+        raise UsageError(f"{views[0]} needs a text to look at: give --text")
+    model = checkpoint.load(run)
+    read = None if text is None else known(text, model.tokenizer, "--text")
+    found: Any
+    show: Callable[[Any], None]
+    if gradients:
+        from charrnn import machine
+
+        machine.prepare()
+        from charrnn.gradients import of
+
+        machine.use_threads(1)  # for small products
+        found = of(model, read)
+        show = screen.gradient_view
+    elif read is None:
+        from charrnn.inspection import describe
+
+        found, show = describe(model), screen.inspect_view
+    elif find:
+        from charrnn import units
+
+        part = units.shortened(read, model.config.hidden * model.config.layers)
+        if len(part) < len(read):
+            screen.warn(f"--find looks at the first {len(part):,} of {len(read):,} characters")
+        reading = inner(model, part, backward)
+        found, show = {"run": str(model.path), "units": units.find(reading)}, lambda found: screen.units_table(found["units"])
+    else:
+        reading = inner(model, read, backward)
+        values = reading.unit(unit) if unit else reading.gate(gate) if gate else None
+        kind = "unit" if unit else "gate" if gate else "surprise"
+        name = f"unit {unit}" if unit else f"{gate} gate, mean" if gate else f"surprise, {'pseudo-' if reading.back else ''}nats"
+        found = reading.as_json(values)
+        show = lambda _: screen.coloured_text(reading, (reading.nats if values is None else values).tolist(), kind=kind, name=name)
+    if json:
+        screen.json_line(found)
+    else:
+        show(found)
+
+
+def inner(run: Any, text: str, backward: bool = False) -> Any:
+    """The run's reading of a text, seen from the layers that read backward or from the others."""
+    from charrnn.trace import read
+
+    reading = read(run, text)
+    return reading.turned() if backward else reading
+
+
+def report(run: RunArgument, *,
+           out: Annotated[str | None, typer.Option(help="Where to write it. Default: report.html in the run's folder.", metavar="FILE.html",
+                                                   show_default=False)] = None,
+           text: Annotated[str | None, typer.Option(help="What the model is shown reading; - reads stdin. Default: the beginning of "
+                                                    "what was held out.", metavar="TEXT", show_default=False)] = None,
+           plot: Annotated[str | None, typer.Option(help="Draw its pictures into this file instead, by matplotlib; with --out, too.",
+                                                    metavar="FILE.png|svg", show_default=False)] = None) -> None:
+    """Write a page about a run, for a browser: curves, samples, surprise, gates and states, the cell to step through."""
+    from charrnn import checkpoint, machine
+    from charrnn.disk import write_whole
+    from charrnn.report import own_text, page
+
+    model = checkpoint.load(run)
+    machine.prepare()
+    from charrnn import gradients
+
+    machine.use_threads(1)  # for small products
+    told = None if text is None else known(text, model.tokenizer, "--text")
+    reach = gradients.of(model, None)
+    if plot:
+        from charrnn.plots import figure
+
+        write_whole(Path(plot), figure(inner(model, told or own_text(model)[0]), reach, Path(plot)))
+        write_path(Path(plot))
+    if out or not plot:
+        path = Path(out) if out else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")
+        write_whole(path, page(model, told, gradients=reach).encode())
+        write_path(path)
