@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -17,6 +16,7 @@ from rich.text import Text
 from charrnn import curve
 from charrnn.events import End, Evaluation, Event, Notice, Sample, Start, Step
 from charrnn.visible import count, duration, figure, on_one_line, visible
+from charrnn.wrapping import cropped, tail
 
 COLOURS = {"axis": "dim", "training": "cyan", "validation": "yellow", "best": "bold green"}
 WIDE = 100  # columns from which the curve and the sample lie side by side
@@ -120,7 +120,7 @@ def _summary(story: Story, width: int, since: float, notes: list[str], roomy: bo
     lines: list[RenderableType] = [_model(story, inner)]
     blank: list[RenderableType] = [Text("")] if roomy else []
     lines += [*blank, _progress(story, inner, since), *blank, _losses(story, inner)]
-    lines += [_cropped(note, inner, 1, "magenta") for note in notes]
+    lines += [cropped(note, inner, 1, "magenta") for note in notes]
     title = Text.assemble(("charrnn", "bold"), (f"  {on_one_line(start.text)}" if start else "", ""))
     subtitle = on_one_line(start.run) if start else ""
     return _panel(Group(*lines), title, width, 7 + 2 * roomy + len(notes), subtitle)
@@ -232,74 +232,10 @@ def _sample(story: Story, width: int, height: int) -> Panel:
     does = "it fills [in] now" if story.start and story.start.bidirectional else "it writes now"
     title = Text.assemble((does, "bold"), (f"   step {sample.step:,}" if sample else "", "dim"))
     waiting = Text("the first sample is yet to come", "dim italic")
-    body = _cropped(visible(sample.text), width - 4, height - 2) if sample else waiting
+    body = cropped(visible(sample.text), width - 4, height - 2) if sample else waiting
     return _panel(body, title, width, height, "" if story.end else "Ctrl-C saves and stops")
 
 
 def coloured(row: Iterable[curve.Piece]) -> list[tuple[str, str]]:
     """The pieces of a curve with rich's styles for them."""
     return [(text, COLOURS[kind]) for text, kind in row]
-
-
-def _cropped(text: str, width: int, height: int, style: str = "") -> Text:
-    """The text's first lines, wrapped at words to `width` cells, with … where something is left out."""
-    lines: list[str] = []
-    for line in text[: 8 * width * height].rstrip("\n").expandtabs(4).split("\n"):
-        lines += wrapped(line, width)
-        if len(lines) > height:
-            break
-    if len(lines) > height:
-        lines = lines[:height]
-        lines[-1] = _head(lines[-1], width - 1) + "…"
-    return Text("\n".join(lines), style, no_wrap=True, overflow="crop")
-
-
-def wrapped(line: str, width: int) -> list[str]:
-    """One line as lines of at most `width` cells, cut at spaces where there are some, never before a mark."""
-    lines: list[str] = []
-    while cell_len(line) > width:
-        head = _head(line, width)
-        if not head or head == line:  # a wide character in a single column
-            return [*lines, "…"]
-        at = head.rfind(" ") + 1 if line[len(head)] != " " else len(head)
-        head = head[:at] if at > len(head) // 2 else head
-        lines.append(head.rstrip(" "))
-        line = line[len(head) :].lstrip(" ")
-        if line and cell_len(line[0]) == 0:  # a mark on a space
-            line = " " + line
-    return [*lines, line]
-
-
-def _head(text: str, width: int) -> str:
-    """As much of the text's beginning as fits into `width` cells."""
-    end = used = 0
-    for cluster in _clusters(text):
-        used += cell_len(cluster)
-        if used > width:
-            break
-        end += len(cluster)
-    return text[:end]
-
-
-def tail(text: str, width: int) -> str:
-    """As much of the text's end as fits, after … where something is left out."""
-    if cell_len(text) <= width:
-        return text
-    begin, used = len(text), 1
-    for cluster in reversed(_clusters(text)):
-        used += cell_len(cluster)
-        if used > width:
-            break
-        begin -= len(cluster)
-    return "…" + text[begin:]
-
-
-def _clusters(text: str) -> list[str]:
-    """Characters, each with the marks on it (cells of width 0) and what is joined to it."""
-    clusters: list[str] = []
-    for character in text:
-        if clusters and (cell_len(character) == 0 or clusters[-1].endswith("\u200d")):
-            clusters[-1] += character
-        else:
-            clusters.append(character)
-    return clusters

@@ -18,7 +18,7 @@ LISTED = """
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics recipe reasons optim exchange distributed beginning evaluation dynamic transfer advice events progress trainer gradients
     planning session training comparison recall api
-    curve drawings report plots lines picture dashboard tables versus heat screen options
+    curve drawings report plots lines wrapping picture dashboard tables versus heat screen options
     commands commands.arguments commands.streams commands.learning commands.writing commands.measuring commands.looking cli __main__
 """
 ORDER = LISTED.split()
@@ -106,7 +106,7 @@ def test_only_what_draws_knows_rich_and_only_the_command_knows_typer():
         tops = {name.split(".")[0] for name in imported(MODULES[module].read_text(encoding="utf-8"))}
         rich |= {module} if "rich" in tops else set()
         typer |= {module} if "typer" in tops else set()
-    assert rich <= {"picture", "dashboard", "tables", "versus", "heat", "screen"} and typer == {"options", "cli", *COMMANDS}
+    assert rich <= {"wrapping", "picture", "dashboard", "tables", "versus", "heat", "screen"} and typer == {"options", "cli", *COMMANDS}
 
 
 @pytest.mark.parametrize("code, absent", [

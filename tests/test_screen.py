@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from charrnn import lines, picture, screen
+from charrnn import lines, picture, screen, wrapping
 from charrnn.events import End, Evaluation, Event, Sample, Saved, Start, Step
 
 HOSTILE = "\x1b]0;title\x07 \x1b[2J \x9b2J \u202eright\u202c [red]markup[/red] :smile: 日本語 e\u0301 \x00\x7f \u2028 \r end"
@@ -107,7 +107,7 @@ def test_the_picture_says_it_all() -> None:
 
 @given(st.text(st.sampled_from("ab 日e\u0301👩\u200d🔬"), max_size=50), st.integers(1, 12))
 def test_wrapping_keeps_marks_with_their_letters_and_loses_only_spaces(line: str, width: int) -> None:
-    rows = picture.wrapped(line, width)
+    rows = wrapping.wrapped(line, width)
     assert all(cell_len(row) <= width for row in rows)
     if "…" not in rows:  # which stands for a wide character that has no room
         assert all(row in line for row in rows)
@@ -116,7 +116,7 @@ def test_wrapping_keeps_marks_with_their_letters_and_loses_only_spaces(line: str
 
 @given(st.text(st.sampled_from("a日e\u0301👩\u200d🔬"), max_size=30), st.integers(3, 12))
 def test_a_path_keeps_its_end(path: str, width: int) -> None:
-    shown = picture.tail(path, width)
+    shown = wrapping.tail(path, width)
     assert cell_len(shown) <= width
     assert path.endswith(shown.removeprefix("…"))
     assert shown == path or not shown.startswith(("…\u0301", "…\u200d"))
