@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "charrnn"
 # is shown and typed. A new module gets its place here.
 LISTED = """
     errors visible disk interrupt compression cells config
-    tokens word pieces unigram subword tokenizer text fingerprint encoding store corpus batches fetch
+    tokens word pieces unigram subword tokenizer sources text fingerprint encoding store corpus batches fetch
     machine world packing runtime stepper container checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
     model metrics recipe reasons optim exchange distributed beginning evaluation dynamic transfer advice events progress trainer gradients

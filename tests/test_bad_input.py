@@ -122,7 +122,7 @@ def test_standard_input(content, options, code, place, capfd, monkeypatch, tmp_p
 
 
 def test_standard_input_that_does_not_end(place, capfd, monkeypatch, tmp_path):
-    from charrnn import text
+    from charrnn import sources
 
     root, _, _ = place
     for device in ("/dev/zero", "/dev/urandom"):
@@ -130,7 +130,7 @@ def test_standard_input_that_does_not_end(place, capfd, monkeypatch, tmp_path):
             monkeypatch.setattr(sys, "stdin", stream)
             refused(capfd, "train", "-", *QUICK, "--out", tmp_path / "x", says="device")
             refused(capfd, "sample", root / "run", "--prompt", "-", says="longer")
-    monkeypatch.setattr(text.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3 << 20}))
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3 << 20}))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"y\n" * (1 << 20))))
     refused(capfd, "train", "-", *QUICK, "--out", tmp_path / "x", says="does not end")
     monkeypatch.setattr(sys, "stdin", None)

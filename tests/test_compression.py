@@ -18,7 +18,8 @@ from charrnn import compression, novelty
 from charrnn.compression import unpacked
 from charrnn.corpus import prepare
 from charrnn.errors import CharRNNError
-from charrnn.text import name_of, open_text
+from charrnn.sources import name_of
+from charrnn.text import open_text
 
 zstd = pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 

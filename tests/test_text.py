@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charrnn import text as module
+from charrnn import sources as module
 from charrnn.errors import CharRNNError, DataError, UsageError
 from charrnn.text import Text, open_text
 

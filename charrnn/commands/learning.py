@@ -49,7 +49,7 @@ def train(texts: Texts, *,
     from charrnn import settings as chosen
     from charrnn.beginning import begun, joined
     from charrnn.config import seconds
-    from charrnn.text import name_of
+    from charrnn.sources import name_of
     from charrnn.world import place
 
     interrupt = Interrupt(lambda text: None if place().get("rank") else screen.warn(text))
