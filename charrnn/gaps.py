@@ -32,11 +32,16 @@ def lengths(length: str) -> Gap:
     return Gap(low, high)
 
 
+def check(mark: str) -> None:
+    """UsageError for what cannot mark a gap."""
+    if len(mark) != 1:
+        raise UsageError(f"--gap {mark!r}: the mark of a gap is one character, such as _ or ~")
+
+
 def parts(text: str, mark: str = "_", length: str | None = None) -> list[str | Gap]:
     """Text and gaps in turn, a text first and last, which may be empty; each run of marks is a gap, as long as it is or of `length`.
     UsageError where there is none."""
-    if len(mark) != 1:
-        raise UsageError(f"--gap {mark}: the mark of a gap is one character")
+    check(mark)
     found: list[str | Gap] = []
     for number, part in enumerate(re.split(f"({re.escape(mark)}+)", text)):
         found.append(part if number % 2 == 0 else lengths(length or str(len(part))))

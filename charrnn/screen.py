@@ -53,7 +53,9 @@ def defect(error: BaseException) -> None:
 def novelty_line(copied: Mapping[str, Any]) -> None:
     """What a sample has copied from the training text, on stderr; nothing where that is not known."""
     longest, share = copied["longest_copy"], copied["copied_share"]
-    if longest is not None:
+    if longest == "":
+        write_line(sys.stderr, "novelty: nothing of it stands in the training text")
+    elif longest is not None:
         shown = on_one_line(longest if len(longest) <= 60 else f"{longest[:57]}...")
         write_line(sys.stderr, f"novelty: {100 * share:.0f} % stands in the training text in runs of 20 characters or more; the longest "
                                f"run has {len(longest):,}: {shown}")

@@ -113,6 +113,11 @@ class SubwordTokenizer(Tokenizer):
         utf8(text)  # surrogates would become question marks
         return self._encode(UNITS.findall(text))
 
+    def strangers(self, text: str) -> int:
+        ids = self.encode(text)
+        value = ids - self._byte_ids[0]
+        return int(((value >= 0) & (value < 256) & (value & 0xC0 != 0x80)).sum())  # a character's first byte
+
     def border(self, text: str) -> int:
         end = max(text.rfind("\n"), text.rfind(SPACE)) + 1  # both are symbols of their own, one by one
         return end or len(text) - len(UNITS.findall(text)[-1]) if text else 0

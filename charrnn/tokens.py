@@ -107,6 +107,11 @@ class Tokenizer(abc.ABC):
         codes, first = np.unique(ids[ids > self.size], return_index=True)
         return [chr(code) for code in codes[np.argsort(first)] - (self.size + 1)]
 
+    def strangers(self, text: str) -> int:
+        """How many of its characters are written without a symbol of their own, where the vocabulary was learnt: by it a text in another
+        Unicode form is known."""
+        return int((self.encode(text) > self.size).sum())
+
     def border(self, text: str) -> int:
         """A late place where a text may be cut, so that its parts, encoded each by itself, are the text encoded however it goes on; 0 where
         none is found."""

@@ -93,7 +93,7 @@ class Reading:
         names = [one for one in cells.NAMES[self.run.config.cell] if one != "candidate"]
         if gate not in names:
             has = f"its gates are {', '.join(names)}" if names else "it has none"
-            raise UsageError(f"--gate {name}: this run is a {self.run.config.cell}; {has}")
+            raise UsageError(f"--gate {name}: the cell of this run is {self.run.config.cell}; {has}")
         mean: Floats = self._layer(layer or str(len(self.layers)), f"--gate {name}")[gate].mean(axis=1)
         return mean
 

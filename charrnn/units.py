@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from charrnn.errors import DataError
 from charrnn.trace import Reading
 
-MOST = 1 << 24  # values of units that are held at once
-LONGEST = 50_000  # characters
 TRIED = 8  # units whose threshold is sought, for each thing
 SHORTEST = 200  # tokens
 
@@ -136,8 +134,3 @@ def find(reading: Reading, *, best: int = 3) -> list[dict[str, Any]]:
         rows.sort(key=lambda row: -row.get("learnt", 0.0))  # chosen on the first half alone
         found += [{key: value for key, value in row.items() if key != "learnt"} for row in rows[:best]]
     return found
-
-
-def shortened(text: str, units: int) -> str:
-    """As much of a text as can be held with so many values a token."""
-    return text[: max(SHORTEST, min(LONGEST, MOST // max(units, 1)))]

@@ -11,7 +11,7 @@ from charrnn.visible import count, figure, visible
 Row = Mapping[str, Any]
 
 
-def comparison_table(rows: Sequence[Row], claims: Sequence[tuple[str, str, bool]], stream: TextIO | None = None) -> None:
+def comparison_table(rows: Sequence[Row], claims: Sequence[tuple[str, str, bool | None]], stream: TextIO | None = None) -> None:
     """Print what `comparison.Compared` holds of each model, a sample of each, and what textbooks say beside what was measured."""
     from rich.table import Table
     from rich.text import Text
@@ -37,7 +37,7 @@ def comparison_table(rows: Sequence[Row], claims: Sequence[tuple[str, str, bool]
     said.add_column(no_wrap=True)
     said.add_column()
     for claim, measured, holds in claims:
-        verdict = Text("holds", "green") if holds else Text("does not hold", "yellow")
+        verdict = Text("cannot be told", "dim") if holds is None else Text("holds", "green") if holds else Text("does not hold", "yellow")
         said.add_row(verdict, Text.assemble((claim, "bold"), f": {measured}"))
     _show([table, Text(notes, "dim"), Text("\nthey write (both ways: fills [what stands in brackets])", "bold"), samples,
            Text("\nwhat textbooks say, and what was measured here", "bold"), said], stream)

@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 
 import pytest
+from conftest import VERSE
 
 from charrnn.checkpoint import MODEL, RESUME, load, read
+from charrnn.commands.streams import known
+from charrnn.tokenizer import build
 
 QUICK = ["--hidden", "8", "--threads", "1"]
 
@@ -118,6 +122,18 @@ def test_a_composed_prompt_is_read_in_the_form_of_the_text(tmp_path):
     charrnn("train", "v.txt", "--steps", "2", *QUICK, cwd=tmp_path)
     result = charrnn("sample", "checkpoints/v", "--prompt", "vie\u0323\u0302t", "--length", "1", cwd=tmp_path)
     assert "NFC" in result.stderr and result.stdout.startswith("việt")
+
+
+@pytest.mark.parametrize("level", ["char", "word", "subword"])
+@pytest.mark.parametrize("form, other", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_any_option_is_read_in_the_form_of_the_text_where_a_vocabulary_was_learnt(level, form, other, capsys):
+    tokenizer = build(level, lambda: [unicodedata.normalize(form, VERSE)], 320 if level != "char" else None)
+    for text in ("Trăm năm", "ệ"):
+        assert known(unicodedata.normalize(other, text), tokenizer, "--text") == unicodedata.normalize(form, text)
+        assert f"--text is read in Unicode form {form}" in capsys.readouterr().err
+        assert known(unicodedata.normalize(form, text), tokenizer, "--text") == unicodedata.normalize(form, text)
+        assert capsys.readouterr().err == ""
+    assert known("ẃ", tokenizer, "--text") == "ẃ" and "Unicode form" not in capsys.readouterr().err  # no better known in the other form
 
 
 def test_a_closed_pipe_ends_it_quietly(trained):

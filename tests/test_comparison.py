@@ -38,6 +38,21 @@ def test_bits_by_context_are_those_of_exactly_so_many_tokens(size, bidirectional
     assert by_context(model, tokens, size, longest=9) == pytest.approx(np.mean(nats) / math.log(2))
 
 
+@pytest.mark.parametrize("lstm, rnn, speed, expected", [
+    ((2.5, 2.2, 2.1), (2.5, 2.5, 2.5), 1.2, (True, True, True)), ((2.5, 2.5, 2.5), (2.5, 2.5, 2.5), 1.02, (None, None, None)),
+    ((2.5, 2.2, 2.2002), (2.5, 2.2, 2.2), 0.9, (False, None, False)), ((2.5, 2.5, 2.5), (2.5, 2.3, 2.2), 0.97, (False, False, None))])
+def test_what_nothing_measured_bears_on_is_neither_held_nor_refuted(lstm, rnn, speed, expected):
+    """Bits after 16, 64 and 256 characters; a gru's speed against an lstm's."""
+    def row(bits, speed=1.0):
+        return comparison.Compared("", "", 1, 1, 1, 1, 1.0, 1000 * speed, 2.0, dict(zip((16, 64, 256), bits)), False, "")
+
+    said = {claim: (measured, holds) for claim, measured, holds in comparison.claims(
+        {"rnn": row(rnn), "lstm": row(lstm), "gru": row(lstm, speed), "deep": row(lstm)})}
+    remembers, forgets, faster = (said[f"a{claim}"] for claim in ("n lstm remembers longer than a plain rnn", " plain rnn forgets",
+                                                                  " gru trains faster than an lstm"))
+    assert (remembers[1], forgets[1], faster[1]) == expected and "-0.000" not in remembers[0] + forgets[0]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_equal_parameters_are_equal(name):
     settings = settings_of(name, CompareConfig(hidden=64), 100_000, 70)
@@ -92,6 +107,7 @@ def test_the_command_compares(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("charrnn.tables.PIPED", 80)
     code, said = run_command(monkeypatch, capsys, *common)
     assert code == 0 and all(len(line) <= 80 for line in said.out.splitlines()) and "does not hold" in said.out
+    assert "cannot be told" in said.out
     text.write_text("too short", encoding="utf-8")
     code, said = run_command(monkeypatch, capsys, *common)
     assert code == 2 and "too short" in said.err.splitlines()[-1]

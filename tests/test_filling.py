@@ -205,3 +205,7 @@ def test_the_command_prints_a_table_or_json(small_text, tmp_path, monkeypatch, c
             assert len(first["fills"][0]) == 3
         else:
             assert len(said.out.splitlines()) == 6 and all(len(line) <= 80 for line in said.out.splitlines())
+    monkeypatch.setattr("sys.argv", ["charrnn", "fill", str(out), "漢 ~~ m", "--gap", ""])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1

@@ -15,7 +15,7 @@ from small import SHAPES, random_run
 
 import charrnn
 import charrnn.checkpoint
-from charrnn import novelty
+from charrnn import novelty, screen
 from charrnn.errors import DataError
 from charrnn.novelty import COPIED, DEPTH, Copies
 from charrnn.tokens import code_points
@@ -45,9 +45,11 @@ def test_suffixes_are_sorted(text):
     assert sorted(order.tolist()) == list(range(len(text))) and heads == sorted(heads)
 
 
-def test_nothing_is_copied_from_nothing_and_everything_from_oneself():
+def test_nothing_is_copied_from_nothing_and_everything_from_oneself(capsys):
     assert Copies("abc").of("") == {"longest_copy": "", "copied_share": 0.0}
     assert Copies("abc").of("xyz") == {"longest_copy": "", "copied_share": 0.0}
+    screen.novelty_line(Copies("abc").of("xyz"))
+    assert capsys.readouterr().err == "novelty: nothing of it stands in the training text\n"
     assert Copies(VERSE).of(VERSE) == {"longest_copy": VERSE, "copied_share": 1.0}
     assert Copies("a" * 5000).of("a" * 3000) == {"longest_copy": "a" * 3000, "copied_share": 1.0}
 

@@ -13,6 +13,8 @@ from conftest import VERSE
 from small import ALL, BOTH, NAMES, SHAPES, random_run
 
 from charrnn import checkpoint, units
+from charrnn.cli import main
+from charrnn.commands import looking
 from charrnn.errors import DataError, UsageError
 from charrnn.evaluation import evaluate
 from charrnn.runtime import Runtime
@@ -190,13 +192,26 @@ def test_the_command_in_a_pipe_and_as_json(saved):
     assert {"tracks", "unit", "correlation"} <= set(units_found[0])
     assert "told right" in command(saved, "--text", "-", "--find", input=SPOKEN).stdout
     assert "2:forget" not in command(saved, "--text", "x", "--gate", "2:forget").stderr
-    for wrong in (["--find"], ["--unit", "1:1"], ["--text", "a", "--find", "--gradients"], ["--text", "a", "--gate", "reset"]):
+    for wrong in (["--find"], ["--unit", "1:1"], ["--text", "a", "--find", "--gradients"], ["--text", "a", "--gate", "reset"],
+                  ["--text", "a", "--gate", ""], ["--text", "a", "--unit", ""], ["--text", "a", "--backward", "--gradients"]):
         refused = command(saved, *wrong)
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and refused.stdout == ""
 
 
+def test_of_a_long_text_as_much_is_looked_at_as_can_be_held(saved, monkeypatch, capsys):
+    monkeypatch.setattr(looking, "SHORTEST", 3)
+    for most, left in ((14 * 9, 9), (1, 3)):  # 14 units: 2 layers of 7
+        monkeypatch.setattr(looking, "MOST", most)
+        monkeypatch.setattr("sys.argv", ["charrnn", "inspect", str(saved), "--text", SPOKEN])
+        with pytest.raises(SystemExit):
+            main()
+        said = capsys.readouterr()
+        assert "".join(line.split("\t")[1] for line in said.out.splitlines()) == SPOKEN[:left].replace("\n", "␊")
+        assert said.err.count("\n") == 1 and f"the first {left} of {len(SPOKEN):,} characters" in said.err
+
+
 def test_on_a_terminal_characters_have_colours_and_control_characters_do_nothing(saved):
-    main, other = pty.openpty()
+    terminal, other = pty.openpty()
     environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
     subprocess.run([sys.executable, "-m", "charrnn", "inspect", str(saved), "--text", "No,\n\x1b]0;t\x07 7"], stdout=other, timeout=60,
                    stderr=subprocess.DEVNULL, check=True, env={**environment, "TERM": "xterm-256color", "COLORTERM": "truecolor"})
@@ -204,12 +219,12 @@ def test_on_a_terminal_characters_have_colours_and_control_characters_do_nothing
     said = b""
     while True:
         try:
-            block = os.read(main, 65536)
+            block = os.read(terminal, 65536)
         except OSError:
             break
         if not block:
             break
         said += block
-    os.close(main)
+    os.close(terminal)
     text = said.decode()
     assert "48;2;" in text and "␊" in text and "␛" in text and "\x1b]0" not in text and "nats for 12 tokens" in text

@@ -11,7 +11,12 @@ import typer
 from charrnn import screen
 from charrnn.commands.arguments import Json, RunArgument
 from charrnn.commands.streams import known, write_path
-from charrnn.errors import UsageError
+from charrnn.errors import DataError, UsageError
+
+MOST = 1 << 24  # units' values of one kind that are held at once
+LONGEST = 50_000  # characters that are looked at
+SHORTEST = 200  # of them that are, however large the model is
+PAGE = 5_000  # characters that a report shows
 
 
 def inspect(run: RunArgument, *,
@@ -30,10 +35,11 @@ def inspect(run: RunArgument, *,
     """Show what is in a run: configuration, parameters, vocabulary, text, curve, figures, sizes on disk; or look inside while it reads."""
     from charrnn import checkpoint
 
-    views = [name for name, on in (("--unit", unit), ("--gate", gate), ("--find", find), ("--gradients", gradients)) if on]
+    views = [name for name, on in (("--unit", unit is not None), ("--gate", gate is not None), ("--find", find),
+                                ("--gradients", gradients)) if on]
     if len(views) > 1:
         raise UsageError(f"{' and '.join(views)} exclude each other: give one")
-    if backward and not (unit or gate or find):
+    if backward and (gradients or not views):
         raise UsageError("--backward says whose units and gates are shown: give --unit, --gate or --find too")
     if views and text is None and not gradients:
         raise UsageError(f"{views[0]} needs a text to look at: give --text")
@@ -57,16 +63,14 @@ def inspect(run: RunArgument, *,
     elif find:
         from charrnn import units
 
-        part = units.shortened(read, model.config.hidden * model.config.layers)
-        if len(part) < len(read):
-            screen.warn(f"--find looks at the first {len(part):,} of {len(read):,} characters")
-        reading = inner(model, part, backward)
+        reading = inner(model, read, backward)
         found, show = {"run": str(model.path), "units": units.find(reading)}, lambda found: screen.units_table(found["units"])
     else:
         reading = inner(model, read, backward)
-        values = reading.unit(unit) if unit else reading.gate(gate) if gate else None
-        kind = "unit" if unit else "gate" if gate else "surprise"
-        name = f"unit {unit}" if unit else f"{gate} gate, mean" if gate else f"surprise, {'pseudo-' if reading.back else ''}nats"
+        values = reading.unit(unit) if unit is not None else reading.gate(gate) if gate is not None else None
+        kind = "surprise" if values is None else "gate" if unit is None else "unit"
+        nats = "pseudo-nats" if reading.back else "nats"
+        name = {"unit": f"unit {unit}", "gate": f"{gate} gate, mean", "surprise": f"surprise, {nats}"}[kind]
         found = reading.as_json(values)
         show = lambda _: screen.coloured_text(reading, (reading.nats if values is None else values).tolist(), kind=kind, name=name)
     if json:
@@ -76,11 +80,24 @@ def inspect(run: RunArgument, *,
 
 
 def inner(run: Any, text: str, backward: bool = False) -> Any:
-    """The run's reading of a text, seen from the layers that read backward or from the others."""
+    """The run's reading of a text, as much of it as can be held, seen from the layers that read backward or from the others."""
     from charrnn.trace import read
 
-    reading = read(run, text)
+    reading = read(run, shortened(text, fitting(run)))
     return reading.turned() if backward else reading
+
+
+def fitting(run: Any) -> int:
+    """How many characters of a text can be looked at: all values of all units are held."""
+    units: int = run.config.hidden * run.config.layers * len(run.config.towers)
+    return max(SHORTEST, min(LONGEST, MOST // units))
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text that is longer than `most`; a line on stderr says so."""
+    if len(text) > most:
+        screen.warn(f"--text: the first {most:,} of {len(text):,} characters are looked at")
+    return text[:most]
 
 
 def report(run: RunArgument, *,
@@ -100,14 +117,19 @@ def report(run: RunArgument, *,
     from charrnn import gradients
 
     machine.use_threads(1)  # for small products
-    told = None if text is None else known(text, model.tokenizer, "--text")
+    for name, value in (("--out", out), ("--plot", plot)):
+        if value == "":
+            raise UsageError(f"{name}: the name of the file is empty")
+    told = None if text is None else shortened(known(text, model.tokenizer, "--text"), min(PAGE, fitting(model)))
+    if told == "":
+        raise DataError("--text: the text is empty: there is nothing to read")
     reach = gradients.of(model, None)
-    if plot:
+    if plot is not None:
         from charrnn.plots import figure
 
         write_whole(Path(plot), figure(inner(model, told or own_text(model)[0]), reach, Path(plot)))
         write_path(Path(plot))
-    if out or not plot:
-        path = Path(out) if out else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")
+    if out is not None or plot is None:
+        path = Path(out) if out is not None else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")
         write_whole(path, page(model, told, gradients=reach).encode())
         write_path(path)

@@ -37,14 +37,16 @@ def known(given: str, tokenizer: Any, option: str = "--prompt", mark: str = "") 
         prompt.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{option}: not UTF-8 at character {error.start}") from None
-    unknown = tokenizer.unknown(prompt.replace(mark, "") if mark else prompt)
+
+    def bare(text: str) -> str:
+        return text.replace(mark, "") if mark else text
+
     for form in ("NFC", "NFD"):
         other = unicodedata.normalize(form, prompt)
-        there = tokenizer.unknown(other.replace(mark, "") if mark else other) if unknown else []
-        if unknown and len(there) < len(unknown):
-            prompt, unknown = other, there
-            screen.warn(f"the prompt is read in Unicode form {form}, as the training text is written")
-    if unknown:
+        if other != prompt and tokenizer.strangers(bare(other)) < tokenizer.strangers(bare(prompt)):
+            prompt = other
+            screen.warn(f"{option} is read in Unicode form {form}, as the training text is written")
+    if unknown := tokenizer.unknown(bare(prompt)):
         screen.warn(f"the model has never seen {' '.join(map(repr, unknown[:20]))}: read as an unknown symbol")
     return prompt
 

@@ -88,8 +88,10 @@ def fill(run: RunArgument,
     """Fill the gaps of a text, such as 'the time ___ by H. G. ____', from what stands on both sides of them."""
     from charrnn import checkpoint
     from charrnn.filling import fill as candidates
+    from charrnn.gaps import check
 
     config = FillingConfig(**given)
+    check(config.gap)
     model = checkpoint.load(run)
     found = candidates(model, known(text, model.tokenizer, "the text", mark=config.gap), config)
     if json:
