@@ -90,6 +90,11 @@ def losses(points: Sequence[Sequence[float]], beside: str = "nats a character") 
 LOWEST = 1e-12  # a smaller share of a gradient is left out of its curve
 
 
+def places(rows: int) -> str:
+    """At how many places of the text."""
+    return "at one place" if rows == 1 else f"mean of {rows} places"
+
+
 def named(one: Mapping[str, Any]) -> str:
     """What a curve of `gradients.reaching` is called."""
     return f"{one['tower']} {one['layer']} {one['state']}" if "tower" in one else f"layer {one['layer']} {one['state']}"

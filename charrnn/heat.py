@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from charrnn import curve
-from charrnn.drawings import Points, falling, named
+from charrnn.drawings import Points, falling, named, places
 from charrnn.visible import figure, on_one_line, visible
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def gradient_view(found: Mapping[str, Any], stream: TextIO | None = None) -> Non
     where = "the states k before it (forward), k after it (backward)" if both else "the state at t − k"
     parts: list[RenderableType] = [
         Text(on_one_line(found["run"]), "bold"),
-        Text(f"{found['cell']}: share of the gradient of the loss at t that reaches {where}, mean of {found['rows']} places"), table]
+        Text(f"{found['cell']}: share of the gradient of the loss at t that reaches {where}, {places(found['rows'])}"), table]
     for one in found["curves"]:
         with_it = "; ◇ clipped" if scale < 1 else ""
         parts += [Text(f"{named(one)} state: powers of ten, by steps{with_it}", "bold"),

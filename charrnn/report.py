@@ -242,7 +242,7 @@ def reach(gradients: dict[str, Any] | None) -> str:
                f"Clipping takes an update's gradient from the norm {figure(norm)} to {clip}, near and far alike (dashed).")
     where = "before it (forward) or after it (backward)" if "tower" in gradients["curves"][0] else "before"
     return section("How far back it learns", drawings.reach(gradients["curves"], scale), say="Of the gradient of the loss at one step, the "
-                   f"share that reaches the states so many steps {where}; mean of {gradients['rows']} places. {clipped}")
+                   f"share that reaches the states so many steps {where}; {drawings.places(gradients['rows'])}. {clipped}")
 
 
 def equations(run: Run) -> str:

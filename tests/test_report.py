@@ -17,7 +17,8 @@ from small import ALL, ALL_NAMES, SHAPES, random_run
 
 import charrnn
 from charrnn import checkpoint, gradients, plots, report
-from charrnn.commands.looking import PAGE
+from charrnn.cli import main
+from charrnn.commands import looking
 from charrnn.errors import UsageError
 from charrnn.runtime import Runtime
 from charrnn.trace import read
@@ -108,15 +109,23 @@ def test_training_keeps_what_it_wrote_and_the_command_makes_the_page(small_text,
     assert "never saw" in page and "12" in page
     held_out = small_text.read_text(encoding="utf-8")[charrnn.load(tmp_path / "run").text["training_characters"] :]
     assert "".join(token["text"] for token in embedded(page)["tokens"]) == held_out[: report.READ]
-    for wrong, code in ((["--text", ""], 2), (["--plot", ""], 2), (["--out", ""], 2)):
-        refused = subprocess.run([*command, *wrong], capture_output=True, text=True, timeout=60)
-        assert refused.returncode == code and refused.stderr.count("\n") == 1 and refused.stdout == ""
-    long = subprocess.run([*command, "--text", "-", "--out", str(tmp_path / "long.html")], capture_output=True, text=True, timeout=60,
-                          input="The Time " * 1000)
-    assert f"the first {PAGE:,} of 9,000 characters" in long.stderr
-    assert len(embedded((tmp_path / "long.html").read_text(encoding="utf-8"))["tokens"]) == PAGE
     refused = subprocess.run([*command, "--out", str(tmp_path / "no" / "x.html")], capture_output=True, text=True, timeout=60)
     assert refused.returncode == 5 and refused.stderr.count("\n") == 1
+
+
+def test_what_makes_no_page_is_refused_in_one_line_and_a_long_text_is_cut(tmp_path, monkeypatch, capsys):
+    checkpoint.save_model(dataclasses.replace(random_run(VERSE, **SHAPES[2]), path=tmp_path))
+    monkeypatch.setattr(looking, "PAGE", 50)
+    told = ["--text", VERSE, "--out", str(tmp_path / "x.html")]
+    for wrong in (["--text", ""], ["--plot", ""], ["--out", ""], ["--out", str(tmp_path)], told):
+        monkeypatch.setattr("sys.argv", ["charrnn", "report", str(tmp_path), *wrong])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        cut = wrong == told
+        assert ended.value.code == (0 if cut else 2) and said.err.count("\n") == 1 and bool(said.out) == cut
+    assert f"the first 50 of {len(VERSE)} characters" in said.err
+    assert len(embedded((tmp_path / "x.html").read_text(encoding="utf-8"))["tokens"]) == 50
 
 
 def test_a_sample_replaces_those_of_later_steps(small_text, tmp_path):

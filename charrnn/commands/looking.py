@@ -112,14 +112,14 @@ def report(run: RunArgument, *,
     from charrnn.disk import write_whole
     from charrnn.report import own_text, page
 
+    for option, given, like in (("--out", out, "report.html"), ("--plot", plot, "run.png")):
+        if given is not None and (not Path(given).name or Path(given).is_dir()):
+            raise UsageError(f"{option} {given!r}: not the name of a file; give one, such as {like}")
     model = checkpoint.load(run)
     machine.prepare()
     from charrnn import gradients
 
     machine.use_threads(1)  # for small products
-    for name, value in (("--out", out), ("--plot", plot)):
-        if value == "":
-            raise UsageError(f"{name}: the name of the file is empty")
     told = None if text is None else shortened(known(text, model.tokenizer, "--text"), min(PAGE, fitting(model)))
     if told == "":
         raise DataError("--text: the text is empty: there is nothing to read")
