@@ -167,6 +167,11 @@ def section(title: str, content: str, *, say: str = "", kind: str = "", name: st
     return f'<section class="{kind}"{f" id={name}" if name else ""}>\n<h2>{title}</h2>\n{about}{content}\n</section>\n'
 
 
+def scrolled(drawn: str) -> str:
+    """A picture that keeps its size where the page is narrow, so that its words can be read."""
+    return f"<div class=scroll>{drawn}</div>"
+
+
 def head(run: Run) -> str:
     config, best = run.config, run.metrics
     nats, bits = best.get("validation_nats_per_character"), best.get("validation_bits_per_character")
@@ -187,7 +192,7 @@ def curve(run: Run) -> str:
     if len(points) < 2:
         return ""
     drawn = drawings.losses(points, f"{'pseudo-' if run.config.bidirectional else ''}nats a character")
-    return section("How it learnt", drawn, say="The loss while training, on the text that it reads and on the part held "
+    return section("How it learnt", scrolled(drawn), say="The loss while training, on the text that it reads and on the part held "
                    "out. The circle is the model that was kept.")
 
 
@@ -241,8 +246,9 @@ def reach(gradients: dict[str, Any] | None) -> str:
                if scale == 1 else
                f"Clipping takes an update's gradient from the norm {figure(norm)} to {clip}, near and far alike (dashed).")
     where = "before it (forward) or after it (backward)" if "tower" in gradients["curves"][0] else "before"
-    return section("How far back it learns", drawings.reach(gradients["curves"], scale), say="Of the gradient of the loss at one step, the "
-                   f"share that reaches the states so many steps {where}; {drawings.places(gradients['rows'])}. {clipped}")
+    drawn = scrolled(drawings.reach(gradients["curves"], scale))
+    return section("How far back it learns", drawn, say="Of the gradient of the loss at one step, "
+                   f"the share that reaches the states so many steps {where}; {drawings.places(gradients['rows'])}. {clipped}")
 
 
 def equations(run: Run) -> str:
@@ -264,14 +270,17 @@ def indexed(equation: str) -> str:
 
 def settings(run: Run) -> str:
     found = describe(run)
-    rows: list[tuple[str, Any]] = [("run", run.path), ("text", f"{run.text['name']}, SHA-256 {run.text['digest']}")]
-    rows += [(key, value) for part in ("model", "training", "plan") for key, value in found["configuration"][part].items()]
-    told = "".join(f"<tr><th>{safe(key.replace('_', ' '))}<td>{safe(listed(value))}" for key, value in rows)
+    rows: dict[str, Any] = {"run": run.path, "text": f"{run.text['name']}, SHA-256 {run.text['digest']}"}
+    for part in ("model", "training", "plan"):  # what was planned takes the place of what was asked for
+        rows |= found["configuration"][part]
+    told = "".join(f"<tr><th>{safe(key.replace('_', ' '))}<td>{safe(listed(value))}" for key, value in rows.items())
     return section("Settings", f"<table>{told}</table>", kind="long")
 
 
 def listed(value: Any) -> str:
     """A setting in a table's cell."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Sequence | Iterable) and not isinstance(value, str | Path):
         return ", ".join(map(listed, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

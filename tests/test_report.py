@@ -78,6 +78,8 @@ def test_the_page_holds_the_models_own_numbers_and_nothing_from_outside(shape, t
     for word in ("How it learnt", "What it wrote as it learnt", "Where it is surprised", "The cell at work", "How far back it learns"):
         assert f"<h2>{word}</h2>" in page
     assert f"{run.config.parameters():,}" in page and "b<sub>" in page
+    names = re.findall("<tr><th>([a-z ]+)<td>", page)
+    assert len(names) == len(set(names)) > 15 and f"<th>bidirectional<td>{'yes' if run.config.bidirectional else 'no'}<" in page
 
 
 @pytest.mark.parametrize("shape", [one for one in ALL if one["cell"] == "gru"])
@@ -194,6 +196,11 @@ def test_in_a_browser_it_renders_and_its_controls_work(tmp_path):
             for gate, values in layer.items():
                 told = browser.run(f"[...document.querySelectorAll('[data-number=\"{gate}\"]')].map(one => one.textContent)")
                 assert told and all(abs(float(one.replace("−", "-")) - values[5, unit]) < 0.0051 for one in told)
+            browser.call("Emulation.setDeviceMetricsOverride", width=375, height=800, deviceScaleFactor=1, mobile=False)
+            assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")  # the pictures scroll
+            high = browser.run("[...document.querySelectorAll('.chart .tick')].map(one => one.getBoundingClientRect().height)")
+            assert high and min(high) > 8
+            browser.call("Emulation.clearDeviceMetricsOverride")
             browser.point("#surprise button:nth-of-type(3)")
             assert browser.run("document.getElementById('chosen').textContent") == "s"
             browser.run("document.querySelector('#surprise button').focus()")
