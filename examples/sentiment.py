@@ -3,9 +3,9 @@
     python examples/sentiment.py [SENTENCE…] [--steps N] [--out FOLDER]
 
 This is many-to-one: a whole sentence in, one answer out. The sentences are made from a few patterns, so the task is easy; those that are
-measured were held back, so it is not memory of a sentence. Real reviews need real reviews: with some thousand of each kind the same
-commands do the work (`charrnn train good.txt`, `charrnn train bad.txt`, then compare `charrnn evaluate`), but a classifier made for the
-purpose does it better.
+measured were held back, so it is not memory of a sentence. Of words that it never saw it knows nothing: it takes "What a waste of time."
+for praise. Real reviews need real reviews: with some thousand of each kind the same commands do the work (`charrnn train good.txt`,
+`charrnn train bad.txt`, then compare `charrnn evaluate`), but a classifier made for the purpose does it better.
 """
 
 from __future__ import annotations
