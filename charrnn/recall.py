@@ -17,7 +17,7 @@ from charrnn.model import Model
 KEYS, NOISE, SHOWN = 8, 8, 5
 ASK = KEYS + NOISE
 DISTANCES = (1, 4, 16, 64, 256)
-ROWS, STEPS, HIDDEN = 64, 400, 64
+ROWS, STEPS, HIDDEN = 64, 1000, 64
 
 
 def sequences(rng: np.random.Generator, rows: int, distance: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
