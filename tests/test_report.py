@@ -196,11 +196,6 @@ def test_in_a_browser_it_renders_and_its_controls_work(tmp_path):
             for gate, values in layer.items():
                 told = browser.run(f"[...document.querySelectorAll('[data-number=\"{gate}\"]')].map(one => one.textContent)")
                 assert told and all(abs(float(one.replace("−", "-")) - values[5, unit]) < 0.0051 for one in told)
-            browser.call("Emulation.setDeviceMetricsOverride", width=375, height=800, deviceScaleFactor=1, mobile=False)
-            assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")  # the pictures scroll
-            high = browser.run("[...document.querySelectorAll('.chart .tick')].map(one => one.getBoundingClientRect().height)")
-            assert high and min(high) > 8
-            browser.call("Emulation.clearDeviceMetricsOverride")
             browser.point("#surprise button:nth-of-type(3)")
             assert browser.run("document.getElementById('chosen').textContent") == "s"
             browser.run("document.querySelector('#surprise button').focus()")
@@ -210,6 +205,11 @@ def test_in_a_browser_it_renders_and_its_controls_work(tmp_path):
             browser.run("(select => { select.selectedIndex = select.options.length - 1; select.dispatchEvent(new Event('change')); })"
                         "(document.getElementById('map-name'))")
             assert browser.run("document.querySelectorAll('script').length") == 2
+            browser.call("Emulation.setDeviceMetricsOverride", width=375, height=800, deviceScaleFactor=1, mobile=False)
+            assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")  # the pictures scroll
+            high = browser.run("[...document.querySelectorAll('.chart .tick')].map(one => one.getBoundingClientRect().height)")
+            assert high and min(high) > 8
+            browser.call("Emulation.clearDeviceMetricsOverride")
             assert browser.said == []
         blocked = browser.run("new Promise(tell => { document.addEventListener('securitypolicyviolation', event => "
                               "tell(event.effectiveDirective)); fetch('https://localhost/x').catch(() => 0); })")
