@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,13 @@ class Cost:
     def step(self, processes: int, *, growing: bool = False) -> float:
         """Seconds of a step; `growing`: each process has as many rows as one alone."""
         return self.fixed + self.compute / (1 if growing else processes) + self.update + self.exchange(processes)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long it takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -90,42 +97,34 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             return called
 
         exchange = trainer.gradients.summed
-        trainer.gradients.summed = timed("exchange", trainer.gradients.summed)  # type: ignore[method-assign]
+        trainer.gradients.summed = timed("exchange", exchange)  # type: ignore[method-assign]
         trainer.optimizer.step = timed("update", trainer.optimizer.step)  # type: ignore[method-assign]
         rows = []
         for _ in range(WARM + STEPS):
             spent.update(exchange=0.0, update=0.0)
-            began = time.perf_counter()
-            trainer.step()
-            rows.append({"step": time.perf_counter() - began, **spent})
+            step = seconds(trainer.step)
+            rows.append({"step": step, **spent})
         found: dict[str, Any] = {name: statistics.median(row[name] for row in rows[WARM:]) for name in rows[0]}
         found |= {"characters": arguments.batch * arguments.window / found["step"], "parameters": plan.model.parameters()}
         if world.size > 1:
-            reducing, exchanging = [], []
+            trips, exchanging, reducing = [], [], []
             flat = torch.zeros(plan.model.parameters())
             for _ in range(STEPS):
                 for p in trainer.model.parameters():
                     p.grad = torch.ones_like(p)
                 trainer.gradients.take()
-                for times, once in ((exchanging, lambda: exchange([0.0], ())), (reducing, lambda: torch.distributed.all_reduce(flat))):
-                    world.agree(0.0)
-                    began = time.perf_counter()
-                    once()
-                    times.append(time.perf_counter() - began)
+                world.agree(0.0)
+                exchanging.append(seconds(lambda: exchange([0.0], ())))
+                world.agree(0.0)
+                reducing.append(seconds(lambda: torch.distributed.all_reduce(flat)))
             large = [torch.nn.Parameter(torch.zeros(LARGE))]
             gradients = world.gradients(large, world.size)
-            trips, calls = [], []
             for _ in range(6):
                 large[0].grad = torch.ones(LARGE)
                 gradients.take()
                 world.agree(0.0)
-                began = time.perf_counter()
-                gradients.summed([0.0], ())
-                trips.append(time.perf_counter() - began)
-            for _ in range(200):
-                began = time.perf_counter()
-                world.agree(0.0)
-                calls.append(time.perf_counter() - began)
+                trips.append(seconds(lambda: gradients.summed([0.0], ())))
+            calls = [seconds(lambda: world.agree(0.0)) for _ in range(200)]
             found |= {"alone": statistics.median(exchanging), "all_reduce": statistics.median(reducing)}
             found |= {"bandwidth": 8 * LARGE * (world.size - 1) / world.size / min(trips), "latency": statistics.median(calls)}
     return found
@@ -163,10 +162,10 @@ def report(arguments: argparse.Namespace) -> None:
     print("\n| on paper | ms a step | of it in communication | times the characters/s of 1 x 1 |\n|---|---|---|---|")
     for name, n, flops, bandwidth, latency in AHEAD:
         for growing in (False, True):
-            ahead = Cost(cost.fixed, cost.compute, cost.update, cost.parameters, bandwidth, latency)
+            ahead = replace(cost, bandwidth=bandwidth, latency=latency)
             if flops:
-                ahead = Cost(LAUNCHING[0], 6 * cost.parameters * arguments.batch * arguments.window / flops, LAUNCHING[1], cost.parameters,
-                             bandwidth, latency)
+                computing = 6 * cost.parameters * arguments.batch * arguments.window / flops
+                ahead = replace(ahead, fixed=LAUNCHING[0], compute=computing, update=LAUNCHING[1])
             step = ahead.step(n, growing=growing)
             faster = (n if growing else 1) * cost.step(1) / step
             print(f"| {name}, {'as many rows each' if growing else 'the same batch'} | {1e3 * step:.2f} | {ahead.exchange(n) / step:.0%} "

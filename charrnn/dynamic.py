@@ -72,8 +72,7 @@ class Reader:
             if math.isfinite(norm):  # a segment whose gradient overflows teaches nothing
                 self.adam.step(self.rate)
                 torch._foreach_lerp_(self.weights, self.trained, self.rule.pull)
-        for weight in self.weights:
-            weight.grad = None
+        optim.forget(self.weights)
         return float(nats.detach())
 
 

@@ -96,8 +96,7 @@ class Optimizer:
 
     def clear(self) -> None:
         """Forget the gradients."""
-        for p in (*self.matrices.values(), *self.rest.values()):
-            p.grad = None
+        forget((*self.matrices.values(), *self.rest.values()))
 
     def reset(self) -> None:
         """Forget the gradients and all moments."""
@@ -114,6 +113,12 @@ class Optimizer:
         """The reverse of `state`."""
         for name, value in self.state().items():
             value.copy_(state[name])
+
+
+def forget(parameters: Iterable[Tensor]) -> None:
+    """Their gradients are used up."""
+    for p in parameters:
+        p.grad = None
 
 
 def clip(parameters: Iterable[Tensor], limit: float) -> float:

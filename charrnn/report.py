@@ -50,7 +50,7 @@ SAYS = {"hidden": "hidden state H", "memory": "memory C", "reset": "reset gate R
 def page(run: Run, text: str | None = None, *, gradients: dict[str, Any] | None = None) -> str:
     """The page for a run reading `text` (by default the head of what was held out, or what it writes itself); `gradients` as
     `gradients.of` gives them."""
-    told, source = (text, "the text given") if text else own_text(run)
+    told, source = own_text(run) if text is None else (text, "the text given")
     reading = read(run, told, alternatives=LIKELY)
     style, script = (Path(__file__).with_name(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     data = json.dumps({"tokens": tokens(reading), "inner": inner(reading)}, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")

@@ -1,11 +1,13 @@
 """Many processes train the same model as one: to the bit where the batch is in as many parts, nearly so otherwise."""
 
 import itertools
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,15 @@ def test_the_job_of_kubernetes_is_written_as_yaml_and_starts_torchrun():
         assert re.fullmatch(r"(  )*(- )?[A-Za-z-]+:( [^ ].*)?|---", line), line
     said = "\n".join(text)
     assert said.count("kind: ") == 2 and "completionMode: Indexed" in said and "subdomain: charrnn" in said
+
+
+def test_what_the_cost_is_made_of_is_measured(tmp_path):
+    """By the program itself, as it is started in each process; here in one."""
+    shape = ["--hidden", "8", "--batch", "4", "--window", "8"]
+    command = [sys.executable, "-m", "benchmarks.processes", *shape, "--out", str(tmp_path / "out")]
+    subprocess.run(command, cwd=EXAMPLES.parent, timeout=60, check=True)
+    found = json.loads((tmp_path / "out").read_text())
+    assert 0 <= found["exchange"] < found["update"] < found["step"] and found["characters"] == pytest.approx(4 * 8 / found["step"])
 
 
 def test_the_cost_on_paper_adds_up():

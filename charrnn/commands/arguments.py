@@ -8,5 +8,6 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout instead of talk.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="A run's folder, or its .safetensors file.")]
-Texts = Annotated[list[str], typer.Argument(metavar="TEXT", show_default=False,
-                                            help="Files, folders (every .txt below them), or - for stdin; gzip and zstd too.")]
+TEXTS = typer.Argument(metavar="TEXT", show_default=False,
+                       help="Files, folders (every .txt below them), or - for stdin; gzip and zstd too.")
+Texts = Annotated[list[str], TEXTS]

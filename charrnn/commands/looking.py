@@ -11,7 +11,7 @@ import typer
 from charrnn import screen
 from charrnn.commands.arguments import Json, RunArgument
 from charrnn.commands.streams import known, write_path
-from charrnn.errors import DataError, UsageError
+from charrnn.errors import UsageError
 
 MOST = 1 << 24  # units' values of one kind that are held at once
 LONGEST = 50_000  # characters that are looked at
@@ -121,13 +121,11 @@ def report(run: RunArgument, *,
 
     machine.use_threads(1)  # for small products
     told = None if text is None else shortened(known(text, model.tokenizer, "--text"), min(PAGE, fitting(model)))
-    if told == "":
-        raise DataError("--text: the text is empty: there is nothing to read")
     reach = gradients.of(model, None)
     if plot is not None:
         from charrnn.plots import figure
 
-        write_whole(Path(plot), figure(inner(model, told or own_text(model)[0]), reach, Path(plot)))
+        write_whole(Path(plot), figure(inner(model, own_text(model)[0] if told is None else told), reach, Path(plot)))
         write_path(Path(plot))
     if out is not None or plot is None:
         path = Path(out) if out is not None else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")

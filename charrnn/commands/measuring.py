@@ -9,16 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from charrnn import screen
-from charrnn.commands.arguments import Json, RunArgument, Texts
+from charrnn.commands.arguments import TEXTS, Json, RunArgument, Texts
 from charrnn.config import CompareConfig, TrainingConfig
 from charrnn.errors import UsageError
 from charrnn.options import from_fields
 
 
 @from_fields(CompareConfig)
-def compare(texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", show_default=False,
-                                                              help="Files, folders (every .txt below them), or - for stdin; gzip "
-                                                              "and zstd too.")] = None, *,
+def compare(texts: Annotated[list[str] | None, TEXTS] = None, *,
             recall: Annotated[bool, typer.Option("--recall", help="Measure memory alone: keys, noise for a known distance, recall. It "
                                                  "needs no text.")] = False,
             out: Annotated[str | None, typer.Option(help="Keep the runs in this folder.", metavar="FOLDER", show_default=False)] = None,
