@@ -166,9 +166,14 @@ def generate(run: Run, config: SamplingConfig, prompt: str | None = None) -> Ite
     if run.config.bidirectional:
         raise UsageError(f"{run.path}: this model reads both ways: it needs the text after a gap as well as before it, so it cannot go on "
                          f"from a prompt; fill gaps with it: charrnn fill {run.path} 'the ____ machine'")
+    return _drawn(run, config, config.prompt if prompt is None else prompt)
+
+
+def _drawn(run: Run, config: SamplingConfig, prompt: str) -> Iterator[Piece]:
+    """What `generate` yields."""
     tokenizer, rows = run.tokenizer, config.count
     seed = secrets.randbits(32) if config.seed is None else config.seed
-    told = tokenizer.model_ids(tokenizer.encode(config.prompt if prompt is None else prompt))
+    told = tokenizer.model_ids(tokenizer.encode(prompt))
     model, logits = begun(run, told.tolist(), rows)
     recent = np.tile(told[-RECENT:], (rows, 1))
     live = [(row, Writer(tokenizer, config.stop, seed + row)) for row in range(rows)]

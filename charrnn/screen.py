@@ -31,9 +31,10 @@ def note(message: object) -> None:
     write_line(sys.stderr, on_one_line(str(message)))
 
 
-def warn(message: object) -> None:
-    """Likewise for what is worth knowing but stops nothing."""
-    write_line(sys.stderr, f"charrnn: note: {on_one_line(str(message))}")
+def warn(*messages: object) -> None:
+    """Likewise for what is worth knowing but stops nothing, a line each."""
+    for message in messages:
+        write_line(sys.stderr, f"charrnn: note: {on_one_line(str(message))}")
 
 
 def json_line(value: object) -> None:

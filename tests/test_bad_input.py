@@ -184,6 +184,9 @@ def test_values_that_no_option_takes(command, place, capfd, monkeypatch):
     ("evaluate run verse.txt --threads 0", 2), ("evaluate run verse.txt --device x", 2), ("evaluate run verse.txt --encoding x", 2),
     ("inspect", 2), ("inspect none", 2), ("inspect fifo.txt", 2), ("inspect loop.txt", 2), ("inspect run --unit 1:1", 2),
     ("inspect run --text abc --unit x", 2), ("inspect run --text abc --unit 9:99", 2), ("inspect run --text abc --gate nonsense", 2),
+    ("sample both --prompt 漢", 2), ("sample both --prompt 漢 --dynamic", 2), ("fill both 漢", 2), ("fill both 漢_ --length 0", 2),
+    ("inspect run --text 漢 --gate reset", 2), ("inspect run --text 漢 --unit 9:99", 2), ("inspect run --text 漢 --find", 2),
+    ("inspect run --text 漢 --unit 1:1 --backward", 2), ("report run --text 漢 --plot new", 2), ("evaluate both bidi.txt --dynamic", 2),
     ("fetch nonsense", 2), ("fetch time-machine --to file", 5), ("fetch \x1b[2J", 2), ("--nonsense", 2),
 ])
 def test_options_that_do_not_go_together(line, code, place, capfd, monkeypatch):

@@ -92,8 +92,7 @@ def plan(texts: list[str], config: TrainingConfig, *, json: bool) -> None:
     from charrnn.planning import dry
 
     found = dry(corpus, config)
-    for note in corpus.notes:
-        screen.warn(note)
+    screen.warn(*corpus.notes)
     if json:
         screen.json_line(found)
     else:

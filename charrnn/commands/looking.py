@@ -44,7 +44,8 @@ def inspect(run: RunArgument, *,
     if views and text is None and not gradients:
         raise UsageError(f"{views[0]} needs a text to look at: give --text")
     model = checkpoint.load(run)
-    read = None if text is None else known(text, model.tokenizer, "--text")
+    notes: list[str] = []
+    read = None if text is None else known(text, model.tokenizer, notes, "--text")
     found: Any
     show: Callable[[Any], None]
     if gradients:
@@ -63,27 +64,29 @@ def inspect(run: RunArgument, *,
     elif find:
         from charrnn import units
 
-        reading = inner(model, read, backward)
+        reading = inner(model, read, notes, backward)
         found, show = {"run": str(model.path), "units": units.find(reading)}, lambda found: screen.units_table(found["units"])
     else:
-        reading = inner(model, read, backward)
+        reading = inner(model, read, notes, backward)
         values = reading.unit(unit) if unit is not None else reading.gate(gate) if gate is not None else None
         kind = "surprise" if values is None else "gate" if unit is None else "unit"
         nats = "pseudo-nats" if reading.back else "nats"
         name = {"unit": f"unit {unit}", "gate": f"{gate} gate, mean", "surprise": f"surprise, {nats}"}[kind]
         found = reading.as_json(values)
         show = lambda _: screen.coloured_text(reading, (reading.nats if values is None else values).tolist(), kind=kind, name=name)
+    screen.warn(*notes)
     if json:
         screen.json_line(found)
     else:
         show(found)
 
 
-def inner(run: Any, text: str, backward: bool = False) -> Any:
-    """The run's reading of a text, as much of it as can be held, seen from the layers that read backward or from the others."""
+def inner(run: Any, text: str, notes: list[str], backward: bool = False) -> Any:
+    """The run's reading of a text, as much of it as can be held, seen from the layers that read backward or from the others. `notes` as
+    `shortened`."""
     from charrnn.trace import read
 
-    reading = read(run, shortened(text, fitting(run)))
+    reading = read(run, shortened(text, fitting(run), notes))
     return reading.turned() if backward else reading
 
 
@@ -93,10 +96,10 @@ def fitting(run: Any) -> int:
     return max(SHORTEST, min(LONGEST, MOST // units))
 
 
-def shortened(text: str, most: int) -> str:
-    """The beginning of a text that is longer than `most`; a line on stderr says so."""
+def shortened(text: str, most: int, notes: list[str]) -> str:
+    """The beginning of a text that is longer than `most`; a line more in `notes` says so."""
     if len(text) > most:
-        screen.warn(f"--text: the first {most:,} of {len(text):,} characters are looked at")
+        notes.append(f"--text: the first {most:,} of {len(text):,} characters are looked at")
     return text[:most]
 
 
@@ -120,14 +123,16 @@ def report(run: RunArgument, *,
     from charrnn import gradients
 
     machine.use_threads(1)  # for small products
-    told = None if text is None else shortened(known(text, model.tokenizer, "--text"), min(PAGE, fitting(model)))
+    notes: list[str] = []
+    told = None if text is None else shortened(known(text, model.tokenizer, notes, "--text"), min(PAGE, fitting(model)), notes)
     reach = gradients.of(model, None)
     if plot is not None:
         from charrnn.plots import figure
 
-        write_whole(Path(plot), figure(inner(model, own_text(model)[0] if told is None else told), reach, Path(plot)))
+        write_whole(Path(plot), figure(inner(model, own_text(model)[0] if told is None else told, notes), reach, Path(plot)))
         write_path(Path(plot))
     if out is not None or plot is None:
         path = Path(out) if out is not None else model.path / "report.html" if model.path.is_dir() else model.path.with_suffix(".html")
         write_whole(path, page(model, told, gradients=reach).encode())
         write_path(path)
+    screen.warn(*notes)

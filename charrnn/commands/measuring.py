@@ -91,8 +91,7 @@ def evaluate(run: RunArgument, texts: Texts, *,
     device = str(machine.device(settings.device))
     figures = learning.figures(model, text, device=device, progress=screen.Progress("dynamic evaluation")) if dynamic else (
         evaluation.evaluate(model, text, device=device))
-    for note in text.notes:
-        screen.warn(note)
+    screen.warn(*text.notes)
     seen = figures.pop("seen")
     if seen > 0.02:
         screen.warn(f"about {100 * seen:.0f} % of this text stands in the training text: these are not held-out figures")

@@ -7,7 +7,6 @@ import unicodedata
 from pathlib import Path
 from typing import Any, TextIO
 
-from charrnn import screen
 from charrnn.errors import DataError, UsageError
 from charrnn.visible import visible
 
@@ -29,9 +28,10 @@ def received(given: str, option: str) -> str:
         raise DataError(f"stdin: {option} is not UTF-8 at byte {error.start}") from None
 
 
-def known(given: str, tokenizer: Any, option: str = "--prompt", mark: str = "") -> str:
-    """The text that `option` gave, in the Unicode form that the model knows most of, composed or not; what it has never seen is named on
-    stderr, but for `mark`, which is no part of the text. UsageError, and DataError as `received`."""
+def known(given: str, tokenizer: Any, notes: list[str], option: str = "--prompt", mark: str = "") -> str:
+    """The text that `option` gave, in the Unicode form that the model knows most of, composed or not. `notes` get a line where that is
+    another form, and one for what it has never seen, but for `mark`, which is no part of the text; they are to be shown once nothing can
+    be refused any more. UsageError, and DataError as `received`."""
     prompt = received(given, option)
     try:
         prompt.encode()
@@ -45,9 +45,9 @@ def known(given: str, tokenizer: Any, option: str = "--prompt", mark: str = "") 
         other = unicodedata.normalize(form, prompt)
         if other != prompt and tokenizer.strangers(bare(other)) < tokenizer.strangers(bare(prompt)):
             prompt = other
-            screen.warn(f"{option} is read in Unicode form {form}, as the training text is written")
+            notes.append(f"{option} is read in Unicode form {form}, as the training text is written")
     if unknown := tokenizer.unknown(bare(prompt)):
-        screen.warn(f"the model has never seen {' '.join(map(repr, unknown[:20]))}: read as an unknown symbol")
+        notes.append(f"the model has never seen {' '.join(map(repr, unknown[:20]))}: read as an unknown symbol")
     return prompt
 
 

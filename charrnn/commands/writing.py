@@ -29,15 +29,18 @@ def sample(run: RunArgument, *,
 
     config = SamplingConfig(**given)
     model = checkpoint.load(run)
-    prompt = known(config.prompt, model.tokenizer)
+    notes: list[str] = []
+    prompt = known(config.prompt, model.tokenizer, notes)
     if dynamic:
         model = learnt(model, prompt)
+    pieces = generate(model, config, prompt)
+    screen.warn(*notes)
     texts = [""] * config.count
     ends: list[dict[str, Any]] = [{}] * config.count
     write = Writer(sys.stdout, raw)
     if not json:
         write(prompt)
-    for piece in generate(model, config, prompt):
+    for piece in pieces:
         texts[piece.sample] += piece.text
         ends[piece.sample] = piece.end or {}
         if piece.sample == 0 and not json:  # the first one streams, the others wait for their turn
@@ -93,7 +96,9 @@ def fill(run: RunArgument,
     config = FillingConfig(**given)
     check(config.gap)
     model = checkpoint.load(run)
-    found = candidates(model, known(text, model.tokenizer, "the text", mark=config.gap), config)
+    notes: list[str] = []
+    found = candidates(model, known(text, model.tokenizer, notes, "the text", mark=config.gap), config)
+    screen.warn(*notes)
     if json:
         for one in found:
             screen.json_line(one.as_json())
