@@ -46,6 +46,7 @@ def scores(run: Path, text: Path, dynamic: bool = True) -> dict[str, Any]:
     """The held-out part of the text that the run was trained on, scored in each way; figures per character."""
     from charrnn import checkpoint, evaluation
     from charrnn import dynamic as learning
+    from charrnn.corpus import tokenized
     from charrnn.text import open_text
 
     model = checkpoint.load(run)
@@ -66,7 +67,8 @@ def scores(run: Path, text: Path, dynamic: bool = True) -> dict[str, Any]:
         if model.tokenizer.level == "char" and not model.config.bidirectional:
             from benchmarks import windows
 
-            nats, count = windows.score(learning.loaded(model, "cpu"), evaluation.encoded(model, part))
+            store = tokenized(part, model.tokenizer).training.store
+            nats, count = windows.score(learning.loaded(model, "cpu"), store.read(0, store.count))
             named["windows_nats"] = nats / count
     return named
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import tempfile
@@ -25,7 +26,7 @@ from charrnn.tokens import RARE, canonical, cut
 FORMAT = 2
 SMALL = 1_000  # characters: a shorter text is trained on whole
 
-__all__ = ["Corpus", "Fingerprint", "Part", "Store", "prepare"]
+__all__ = ["Corpus", "Fingerprint", "Part", "Store", "prepare", "tokenized"]
 
 
 @dataclass(frozen=True)
@@ -99,24 +100,31 @@ def prepare(text: Text, *, level: str, vocab_size: int | None = None, valid: flo
         except (CharRNNError, KeyError, TypeError, ValueError):
             pass  # another version's or another text's: it is written anew
     tokenizer = tokenizer or build(level, lambda: text.pieces(stop=split), vocab_size, split)
+    return restored(stored(text, split, tokenizer, key, path), key, text, tuple(notes))
+
+
+def tokenized(text: Text, tokenizer: Tokenizer) -> Corpus:
+    """A text as these tokens, none held out, which are gone with the corpus: their file has no name. DataError, StorageError."""
+    return restored(stored(text, text.characters, tokenizer, {}, cache_folder(), named=False), {}, text, ())
+
+
+def stored(text: Text, split: int, tokenizer: Tokenizer, key: dict[str, Any], path: Path | None, *, named: bool = True) -> Shelf:
+    """Encode both parts into a file (see Writer) or, where that cannot be written, into one among temporary files; raises StorageError."""
+    with contextlib.suppress(OSError):
+        return write(text, split, tokenizer, key, Writer(path, named=named))
     try:
-        shelf = write(text, split, tokenizer, key, path)
-    except OSError:
-        try:
-            shelf = write(text, split, tokenizer, key, None)
-        except OSError as error:
-            raise StorageError(f"the tokens of {text.name} cannot be written in {tempfile.gettempdir()}: "
-                               f"{error.strerror}: free some space, or name another folder in TMPDIR or CHARRNN_CACHE"
-                               ) from None
-    return restored(shelf, key, text, tuple(notes))
+        return write(text, split, tokenizer, key, Writer(None))
+    except OSError as error:
+        raise StorageError(f"the tokens of {text.name} cannot be written in {tempfile.gettempdir()}: {error.strerror}: free some space, "
+                           "or name another folder in TMPDIR or CHARRNN_CACHE") from None
 
 
-def write(text: Text, split: int, tokenizer: Tokenizer, key: dict[str, Any], path: Path | None) -> Shelf:
-    """Encode both parts into the file `path`, or into one without a name; raises OSError."""
+def write(text: Text, split: int, tokenizer: Tokenizer, key: dict[str, Any], file: Writer) -> Shelf:
+    """Encode both parts into a file; raises OSError."""
     sketch, unigram = Sketch(), np.zeros(tokenizer.size, np.int64)
     config, payload = tokenizer.to_bytes()
     parts: list[dict[str, int]] = []
-    with Writer(path) as file, encoding(tokenizer, text.bytes) as encode:
+    with file, encoding(tokenizer, text.bytes) as encode:
         training, validation = divided(text.pieces(), split)
         for pieces, characters in ((training, split), (validation, text.characters - split)):
             tokens = unknown = size = 0

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from charrnn import optim
 from charrnn.checkpoint import Run
+from charrnn.corpus import tokenized
 from charrnn.errors import UsageError
-from charrnn.evaluation import Held, Tokens, encoded, evaluate
+from charrnn.evaluation import Held, Tokens, evaluate
 from charrnn.kernels import summed_nats
 from charrnn.metrics import Score
 from charrnn.model import Model, detached
@@ -102,11 +103,11 @@ def figures(run: Run, text: Text, *, device: str = "cpu", rule: Rule | None = No
     """The figures of `evaluation.evaluate`, which are those of the model as it was trained, and those of one that learns as it reads
     beside them: their names begin with `dynamic_`."""
     model = loaded(run, device)
-    static = evaluate(run, text, device=device)
+    part = (corpus := tokenized(text, run.tokenizer)).training
+    static = evaluate(run, text, device=device, corpus=corpus)
     began = time.monotonic()
-    ids = encoded(run, text)
-    nats = score(model, Held(ids), rule, progress) + static["unknown_characters"] * run.tokenizer.unknown_nats
-    result = Score(nats, len(ids), text.characters, text.bytes)
+    nats = score(model, part.store, rule, progress) + part.unknown * run.tokenizer.unknown_nats
+    result = Score(nats, part.tokens, text.characters, text.bytes)
     return static | {
         "dynamic_nats_per_character": result.nats_per_character, "dynamic_bits_per_character": result.bits_per_character,
         "dynamic_perplexity": result.perplexity, "dynamic_seconds": time.monotonic() - began}

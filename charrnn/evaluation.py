@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from charrnn.checkpoint import Run
-from charrnn.corpus import Fingerprint
-from charrnn.errors import CheckpointError, DataError
+from charrnn.corpus import Corpus, Fingerprint, tokenized
+from charrnn.errors import CheckpointError
 from charrnn.kernels import nats_at
 from charrnn.metrics import CHUNK, ROWS, Score
 from charrnn.model import Model, State
@@ -116,18 +116,9 @@ def _from_the_right(model: Model, tokens: Tokens, begins: NDArray[np.integer]) -
     return state
 
 
-def encoded(run: Run, text: Text) -> NDArray[np.integer]:
-    """A text as a run's tokens, in the smallest type that holds them. DataError when it is empty."""
-    tokenizer = run.tokenizer
-    small = np.min_scalar_type(tokenizer.size)
-    ids = np.concatenate([tokenizer.model_ids(piece).astype(small) for piece in tokenizer.encode_pieces(text.pieces())])
-    if not len(ids):
-        raise DataError(f"{text.name}: empty; there is nothing to score")
-    return ids
-
-
-def evaluate(run: Run, text: Text, *, device: str = "cpu") -> dict[str, Any]:
-    """Score a text under a run's model; the figures of `charrnn evaluate --json`, `references` and `seen` beside them.
+def evaluate(run: Run, text: Text, *, device: str = "cpu", corpus: Corpus | None = None) -> dict[str, Any]:
+    """Score a text under a run's model; the figures of `charrnn evaluate --json`, `references` and `seen` beside them. `corpus`: the text
+    as the run's tokens, where they are made already.
 
     A bidirectional model's figures are no code length and no perplexity: their names begin with `pseudo_`, and nothing stands beside them.
 
@@ -135,13 +126,12 @@ def evaluate(run: Run, text: Text, *, device: str = "cpu") -> dict[str, Any]:
     standard compressors. `seen`: the share of the text that stands in the training text as well.
     """
     began = time.monotonic()
-    tokenizer, ids = run.tokenizer, encoded(run, text)
-    counts = np.bincount(ids, minlength=tokenizer.size)
-    unknown = int(counts[tokenizer.escape]) if tokenizer.escape is not None else 0
-    paid = unknown * tokenizer.unknown_nats
+    tokenizer, corpus = run.tokenizer, corpus or tokenized(text, run.tokenizer)
+    part = corpus.training
+    paid = part.unknown * tokenizer.unknown_nats
     model = Model(run.config).to(device)
     model.load(run.weights)
-    result = Score(score(model, Held(ids)) + paid, len(ids), text.characters, text.bytes)
+    result = Score(score(model, part.store) + paid, part.tokens, text.characters, text.bytes)
     if math.isnan(result.nats):
         raise CheckpointError(f"{run.path}: the model's weights overflow: it was not trained, or was changed since")
     seen = Fingerprint(*run.fingerprint).overlap(text.pieces())
@@ -155,8 +145,8 @@ def evaluate(run: Run, text: Text, *, device: str = "cpu") -> dict[str, Any]:
         figures = {f"pseudo_{name}": value for name, value in figures.items()}
     return {
         "run": str(run.path), "level": tokenizer.level, "tokens": result.tokens, "characters": result.characters, "bytes": result.bytes,
-        **figures, "unknown_characters": unknown, "seconds": seconds, "seen": seen,
-        "references": [] if run.config.bidirectional else references(run.unigram, counts, paid, text),
+        **figures, "unknown_characters": part.unknown, "seconds": seconds, "seen": seen,
+        "references": [] if run.config.bidirectional else references(run.unigram, corpus.unigram, paid, text),
     }
 
 

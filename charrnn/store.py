@@ -81,15 +81,19 @@ class Store:
 
 
 class Writer:
-    """Writes a file aside and puts it in place with `finish`, or leaves nothing. Without a path it has no name."""
+    """Writes a file aside and puts it in place with `finish`, or leaves nothing. One that is not `named` is gone when nothing uses it any
+    more, however that ends: `path` is its folder then, and None the one for temporary files."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, named: bool = True) -> None:
         """Raises OSError where the folder cannot be written."""
-        self.path, self.aside = path, None
-        if path is None:
-            with tempfile.TemporaryFile() as file:
+        self.path, self.aside = path if named else None, None
+        if self.path is None:
+            if path:
+                path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path) as file:
                 self.fd = os.dup(file.fileno())
         else:
+            path = self.path
             path.parent.mkdir(parents=True, exist_ok=True)
             sweep(path.parent)
             self.aside, self.fd = made(path)
