@@ -11,8 +11,8 @@ from charrnn import curve
 
 Points = Sequence[tuple[float, float]]
 
-WIDE, HIGH = 720, 260
-LEFT, RIGHT, TOP, BOTTOM = 62, 16, 12, 40
+WIDE, HIGH = 720, 250  # below the legend
+LEFT, RIGHT, BOTTOM = 62, 16, 40
 
 
 def tag(name: str, content: str = "", **attributes: object) -> str:
@@ -44,33 +44,41 @@ def chart(series: Mapping[str, Points], *, title: str, below: str, beside: str, 
     y0, y1 = min(y for _, y in points), max(y for _, y in points)
     pad = 0.05 * (y1 - y0) or 0.5
     y0, y1 = y0 - pad, y1 + pad
+    named, top = legend(list(series))
+    high = top + HIGH
 
     def across(x: float) -> float:
         return LEFT + (x - x0) / (x1 - x0) * (WIDE - LEFT - RIGHT)
 
     def up(y: float) -> float:
-        return TOP + (y1 - y) / (y1 - y0) * (HIGH - TOP - BOTTOM)
+        return top + (y1 - y) / (y1 - y0) * (HIGH - BOTTOM)
 
-    parts = []
+    parts = [named]
     for y, label in curve.ticks(y0, y1, 6, whole=powers):
         parts += [tag("path", d=f"M{LEFT} {up(y):.1f}H{WIDE - RIGHT}", class_="grid"),
                   power(LEFT - 8, up(y) + 4, round(y)) if powers else words(LEFT - 8, up(y) + 4, label, "tick", "end")]
     for x, label in curve.ticks(x0, x1, 9, whole=True):
-        parts.append(words(across(x), HIGH - BOTTOM + 18, label, "tick"))
-    parts += [tag("path", d=f"M{LEFT} {HIGH - BOTTOM}H{WIDE - RIGHT}", class_="axis"), words((LEFT + WIDE) / 2, HIGH - 4, below, "tick"),
-              tag("text", escape(beside), x=14, y=f"{(HIGH - BOTTOM) / 2:g}", class_="tick", text_anchor="middle",
-                  transform=f"rotate(-90 14 {(HIGH - BOTTOM) / 2:g})")]
+        parts.append(words(across(x), high - BOTTOM + 18, label, "tick"))
+    parts += [tag("path", d=f"M{LEFT} {high - BOTTOM}H{WIDE - RIGHT}", class_="axis"), words((LEFT + WIDE) / 2, high - 4, below, "tick"),
+              tag("text", escape(beside), x=14, y=f"{(top + high - BOTTOM) / 2:g}", class_="tick", text_anchor="middle",
+                  transform=f"rotate(-90 14 {(top + high - BOTTOM) / 2:g})")]
     for more, lines in (("", series.values()), (" dashed", dashed)):
         parts += [tag("path", d="M" + "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in line), class_=f"line s{number % 6}{more}")
                   for number, line in enumerate(lines)]
     parts += [tag("circle", cx=f"{across(x):.1f}", cy=f"{up(y):.1f}", r=5, class_="best") for x, y in marks]
-    place, top = WIDE - RIGHT, TOP + 8
-    for number, name in reversed(list(enumerate(series))):
-        if place - 8 * len(name) - 34 < LEFT:
-            place, top = WIDE - RIGHT, top + 18
-        place -= 8 * len(name) + 34
-        parts += [tag("path", d=f"M{place} {top}h20", class_=f"line s{number % 6}"), words(place + 26, top + 4, name, "tick", "start")]
-    return picture("".join(parts), WIDE, HIGH, title, "chart")
+    return picture("".join(parts), WIDE, high, title, "chart")
+
+
+def legend(names: Sequence[str]) -> tuple[str, float]:
+    """Names with the colours of their lines, from the left, where a narrow page shows them; and where the axes begin below them."""
+    parts, x, y = [], LEFT, 12
+    for number, name in enumerate(names):
+        wide = 8 * len(name) + 34
+        if x + wide > WIDE:
+            x, y = LEFT, y + 18
+        parts += [tag("path", d=f"M{x} {y}h20", class_=f"line s{number % 6}"), words(x + 26, y + 4, name, "tick", "start")]
+        x += wide
+    return "".join(parts), y + 14
 
 
 def power(x: float, y: float, exponent: int) -> str:
@@ -161,7 +169,7 @@ def lstm() -> str:
         gate(380, 182, "candidate", "tanh", "candidate C̃"), gate(530, 182, "output", "σ", "output O"),
         end(20, 52, "C before", "memory before", "start"), end(740, 52, "C", "memory", "end"),
         end(20, 316, "H before", "hidden before", "start"), end(740, 246, "H", "hidden", "end"),
-        words(150, 414, "X: the character read", "label strong")])
+        words(150, 414, "X: what is read", "label strong")])
 
 
 def product(x: float, y: float, label: str) -> str:
@@ -190,7 +198,7 @@ def gru(reset: str) -> str:
         gate(220, 182, "reset", "σ", "reset R"), gate(410, 182, "update", "σ", "update Z"),
         gate(570, 182, "candidate", "tanh", "candidate H̃"),
         end(20, 52, "H before", "hidden before", "start"), end(740, 52, "H", "hidden", "end"),
-        words(170, 414, "X: the character read", "label strong")])
+        words(170, 414, "X: what is read", "label strong")])
 
 
 def simple(memory: bool, activation: str) -> str:
@@ -198,7 +206,7 @@ def simple(memory: bool, activation: str) -> str:
     return ARROW + FRAME + "".join([
         *([line("M24 209H346", "hidden before"), end(20, 180, "H before", "hidden before", "start")] if memory else []),
         line("M380 396V238"), line("M414 209H736", "hidden"), gate(380, 182, "hidden", "φ", activation),
-        end(740, 180, "H", "hidden", "end"), words(380, 414, "X: the character read", "label strong")])
+        end(740, 180, "H", "hidden", "end"), words(380, 414, "X: what is read", "label strong")])
 
 
 def cell(kind: str, activation: str, reset: str) -> str:

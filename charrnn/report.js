@@ -9,7 +9,7 @@ const make = (name, attributes, text) => {
   return one;
 };
 const number = value => value === undefined ? "" : value.toFixed(2).replace("-", "−");
-const percent = p => p >= 0.001 ? (100 * p).toFixed(1) + " %" : "< 0.1 %";
+const percent = p => p >= 0.001 ? (100 * p).toFixed(1) + "\u00a0%" : "<\u00a00.1\u00a0%";
 const shown = text => text === " " ? "␣" : text;
 
 function tint(element, share, signed) {  // a colour of the page's theme, as strong as the share
@@ -45,10 +45,13 @@ function walkable(place, act, buttons) {
   });
 }
 function letters(place, from, act) {
+  let since = 0;
   const buttons = from.map((token, at) => {
     const one = make("button", {type: "button", tabindex: at ? "-1" : "0", "aria-label": `${token.text}, ${token.nats.toFixed(2)} nats`}, token.text.replace(/\n/g, "↵"));
     place.append(one);
     if (token.text.includes("\n")) place.append("\n");
+    if (++since > 24 || /\s$|[\u2e80-\u9fff]/.test(token.text)) place.append(make("wbr"));  // lines end between words
+    since = place.lastChild === one ? since : 0;
     one.addEventListener("click", () => act(at));
     one.addEventListener("focus", () => act(at));
     return one;
@@ -77,7 +80,8 @@ function drawMap() {
   const rows = layer.values[name], signed = ["hidden", "memory", "candidate"].includes(name), most = signed ? Math.max(1e-6, ...rows.flat().map(Math.abs)) : 1;
   const wide = 860 / (inner.steps + 4), high = 13, svg = find("map");
   svg.replaceChildren(make("title", {}, `${name} of ${layer.name}`));
-  svg.setAttribute("viewBox", `0 0 880 ${rows.length * high + 26}`);
+  const labels = inner.texts.map(text => [...shown(text)].slice(0, 16).join("")), longest = Math.max(...labels.map(text => [...text].length));
+  svg.setAttribute("viewBox", `0 0 880 ${rows.length * high + (longest > 2 ? 14 + 7 * longest : 26)}`);
   rows.forEach((row, r) => {
     svg.append(make("text", {x: 4 * wide - 4, y: r * high + 10, "text-anchor": "end"}, layer.units[r]));
     row.forEach((value, t) => {
@@ -87,7 +91,10 @@ function drawMap() {
       svg.append(one);
     });
   });
-  inner.texts.forEach((text, t) => svg.append(make("text", {x: (4.5 + t) * wide, y: rows.length * high + 14, "text-anchor": "middle"}, shown(text.replace(/\n/g, "↵")))));
+  labels.forEach((text, t) => {
+    const x = (4.5 + t) * wide, y = rows.length * high;
+    svg.append(make("text", longest > 2 ? {transform: `translate(${x + 4} ${y + 5}) rotate(-90)`, "text-anchor": "end"} : {x, y: y + 14, "text-anchor": "middle"}, text));
+  });
   find("map-scale").textContent = `${inner.says[name]} of ${layer.name}: ` + (signed ? `−${most.toFixed(1)} to ${most.toFixed(1)}` : "0 to 1");
   find("map-legend").classList.toggle("both", signed);
 }

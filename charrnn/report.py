@@ -167,6 +167,11 @@ def section(title: str, content: str, *, say: str = "", kind: str = "", name: st
     return f'<section class="{kind}"{f" id={name}" if name else ""}>\n<h2>{title}</h2>\n{about}{content}\n</section>\n'
 
 
+def live(hint: str) -> str:
+    """How to use what moves; left out on paper."""
+    return f"<span class=live>{hint}</span>"
+
+
 def scrolled(drawn: str) -> str:
     """A picture that keeps its size where the page is narrow, so that its words can be read."""
     return f"<div class=scroll>{drawn}</div>"
@@ -212,28 +217,28 @@ def surprise(run: Run, source: str) -> str:
                "<div><div class=soft>held most likely there</div><div class=bars id=alternatives></div></div></div>")
     led = "all others led to expect it" if run.config.bidirectional else "it was expected"
     return section("Where it is surprised", content, kind="long", say=f"Each {piece} of {source}, the stronger its colour the less {led}. "
-                   "Point at one, or Tab here and use the arrow keys.")
+                   f"{live('Point at one, or Tab here and use the arrow keys.')}")
 
 
 def stepper(run: Run) -> str:
-    controls = ('<div class=controls><button type=button id=back aria-label="one character back">←</button>'
-                '<button type=button id=play>Play</button><button type=button id=on aria-label="one character on">→</button>'
-                '<input type=range id=place min=0 value=0 aria-label="character"><span class=soft id=step></span>'
+    controls = ('<div class=controls><button type=button id=back aria-label="one step back">←</button>'
+                '<button type=button id=play>Play</button><button type=button id=on aria-label="one step on">→</button>'
+                '<input type=range id=place min=0 value=0 aria-label="step"><span class=soft id=step></span>'
                 '<select id=cell-layer aria-label="layer"></select><select id=cell-unit aria-label="unit"></select></div>')
     cell = ('<div class=scroll id=cell tabindex=0 role=group aria-label="The cell; arrow keys step through the text">'
             f"{drawings.cell(run.config.cell, run.config.activation, run.config.gru_reset)}</div>")
     content = (f"<div class=text id=sentence></div>{controls}{cell}<div class=sum id=sum aria-live=polite></div>"
                "<p class=soft id=expects></p><div class=bars id=next></div>")
-    return section("The cell at work", content, name="stepper", say="One unit of the model, with its own numbers, one character at a time: "
-                   "gates fill as they open, and a line is as thick as what passes through it. Click a character, move the slider, or use "
-                   "the arrow keys. Characters are coloured by what the unit holds after them.")
+    return section("The cell at work", content, name="stepper", say="One unit of the model, with its own numbers, one step at a time: "
+                   "gates fill as they open, and a line is as thick as what passes through it. The text is coloured by what the unit holds "
+                   f"after each step. {live('Click in it, move the slider, or use the arrow keys.')}")
 
 
 def maps() -> str:
     content = ("<div class=controls><select id=map-layer aria-label=layer></select><select id=map-name aria-label=values></select>"
                "</div><div class=scroll><svg class=map id=map role=img></svg></div>"
                "<div class=legend id=map-legend><i></i> <span id=map-scale></span></div>")
-    return section("Gates and states", content, say="A row is a unit, a column the step that reads the character below it. These are "
+    return section("Gates and states", content, say="A row is a unit, a column the step that reads what stands below it. These are "
                    "the units that change most.")
 
 
@@ -258,7 +263,7 @@ def equations(run: Run) -> str:
     told = "<br>".join(indexed(one.replace("φ", config.activation)) for one in (*lines, output))
     rows = "".join(f"<tr><td><code>{escape(name)}</code><td class=n>{' × '.join(map(str, shape))}<td class=n>{math.prod(shape):,}"
                    for name, shape in config.shapes().items())
-    table = f"<table><tr><th>weights<th>shape<th>numbers{rows}<tr><th>all<td><td class=n>{config.parameters():,}</table>"
+    table = f"<table><tr><th>weights<th class=n>shape<th class=n>numbers{rows}<tr><th>all<td><td class=n>{config.parameters():,}</table>"
     return section("Its equations and its weights", f"<div class=two><div class=equations>{told}</div><div>{table}</div></div>", say="X is "
                    "what is read, H the hidden state, C the memory, ⊙ the product by element. The weights of all gates lie side by side.")
 
@@ -274,7 +279,7 @@ def settings(run: Run) -> str:
     for part in ("model", "training", "plan"):  # what was planned takes the place of what was asked for
         rows |= found["configuration"][part]
     told = "".join(f"<tr><th>{safe(key.replace('_', ' '))}<td>{safe(listed(value))}" for key, value in rows.items())
-    return section("Settings", f"<table>{told}</table>", kind="long")
+    return section("Settings", f"<div class=columns><table>{told}</table></div>", kind="long")
 
 
 def listed(value: Any) -> str:

@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from browser import Browser, chromium
 from conftest import VERSE
-from small import ALL, ALL_NAMES, SHAPES, random_run
+from small import ALL, ALL_NAMES, BOTH, SHAPES, random_run
 
 import charrnn
 from charrnn import checkpoint, gradients, plots, report
@@ -214,3 +215,35 @@ def test_in_a_browser_it_renders_and_its_controls_work(tmp_path):
         blocked = browser.run("new Promise(tell => { document.addEventListener('securitypolicyviolation', event => "
                               "tell(event.effectiveDirective)); fetch('https://localhost/x').catch(() => 0); })")
         assert blocked == "connect-src"
+
+
+@pytest.mark.skipif(chromium() is None, reason="there is no Chromium here")
+@pytest.mark.parametrize("shape", [SHAPES[0], {**BOTH[0], "level": "word"}], ids=["char", "word"])
+def test_on_paper_nothing_is_cut_off_torn_or_of_no_use_and_no_line_ends_within_a_word(shape, tmp_path):
+    _, page = made(shape, tmp_path, VERSE[:400] + HOSTILE)
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    every = lambda browser, selector, what: browser.run(f"[...document.querySelectorAll('{selector}')].map(one => {what})")
+    with Browser(chromium(), tmp_path / "profile") as browser:
+        browser.call("Emulation.setDeviceMetricsOverride", width=600, height=1000, deviceScaleFactor=1, mobile=False)  # A4, wide margins
+        browser.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        browser.open(tmp_path / "report.html")
+        assert max(every(browser, "main *", "one.getBoundingClientRect().right")) <= 600
+        assert set(every(browser, ".controls, .live", "one.getClientRects().length")) == {0}
+        assert every(browser, "body", "getComputedStyle(one).backgroundColor") == ["rgb(255, 255, 255)"]
+        whole = "(() => { for (let at = one; at; at = at.parentElement) if (getComputedStyle(at).breakInside === 'avoid') return true; })()"
+        assert all(every(browser, "svg, .card, .sample, tr", whole))
+        assert set(every(browser, "h2, .say", "getComputedStyle(one).breakAfter")) == {"avoid"}
+        beside = sorted(every(browser, "#map text:nth-last-of-type(-n + 40)", "[one.getBoundingClientRect().x, "
+                                                                               "one.getBoundingClientRect().right]"))
+        assert len(beside) == 40 and all(last[1] < following[0] + 4 for last, following in pairwise(beside))
+        browser.call("Emulation.setEmulatedMedia", media="")
+        browser.call("Emulation.setDeviceMetricsOverride", width=375, height=800, deviceScaleFactor=1, mobile=False)
+        browser.open(tmp_path / "report.html")
+        lines = every(browser, "#surprise button", "[one.textContent, one.getBoundingClientRect().y]")
+        assert len({y for _, y in lines}) > 5
+        for (one, y), (other, below) in pairwise(lines):
+            assert y == below or not (one + other).isalpha()
+        names = browser.run("[...document.querySelectorAll('.chart .tick')].filter(one => one.textContent === 'held out').map(one => "
+                            "one.getBoundingClientRect().right)")
+        assert names and max(names) < 375
+        assert browser.said == []
