@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charrnn.encoding import encoding
+from charrnn.encoding import Counting, Encoder, spread
 from charrnn.errors import CharRNNError, StorageError, UsageError
 from charrnn.fingerprint import Fingerprint, Sketch, last
 from charrnn.store import Shelf, Store, Writer, cache_folder, opened
@@ -99,7 +99,9 @@ def prepare(text: Text, *, level: str, vocab_size: int | None = None, valid: flo
             return restored(shelf, key, text, tuple(notes))
         except (CharRNNError, KeyError, TypeError, ValueError):
             pass  # another version's or another text's: it is written anew
-    tokenizer = tokenizer or build(level, lambda: text.pieces(stop=split), vocab_size, split)
+    if tokenizer is None:
+        with spread(Counting(), level, text.bytes) as count:
+            tokenizer = build(level, lambda: text.pieces(stop=split), vocab_size, split, count)
     return restored(stored(text, split, tokenizer, key, path), key, text, tuple(notes))
 
 
@@ -124,7 +126,7 @@ def write(text: Text, split: int, tokenizer: Tokenizer, key: dict[str, Any], fil
     sketch, unigram = Sketch(), np.zeros(tokenizer.size, np.int64)
     config, payload = tokenizer.to_bytes()
     parts: list[dict[str, int]] = []
-    with file, encoding(tokenizer, text.bytes) as encode:
+    with file, spread(Encoder(tokenizer), tokenizer.level, text.bytes) as encode:
         training, validation = divided(text.pieces(), split)
         for pieces, characters in ((training, split), (validation, text.characters - split)):
             tokens = unknown = size = 0

@@ -1,7 +1,7 @@
-"""A text turned into tokens block by block, by this process or by several: the same blocks either way, in the order of the text.
+"""A text turned into tokens, or its words counted, by this process or by several: the same either way, in the order of the text.
 
-Each of the others is asked for one block at a time and answers before it is asked again, so that neither a pipe nor memory fills up. It
-knows no torch, ends when its pipe does, and is done without where it ends before: what it was asked for is then encoded here.
+Each of the others is asked for one part at a time and answers before it is asked again, so that neither a pipe nor memory fills up. It
+knows no torch, ends when its pipe does, and is done without where it ends before: what it was asked for is then done here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import signal
 import struct
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,15 @@ from numpy.typing import NDArray
 from charrnn.fingerprint import Hashes, Sketch
 from charrnn.tokenizer import Tokenizer
 from charrnn.tokens import canonical, utf8
+from charrnn.word import split
 
 MOST = 16  # processes
 WORTH = {"char": 32 << 20, "byte": 32 << 20, "word": 8 << 20, "subword": 8 << 20}  # bytes of text for which one more process pays
 PROGRAM = "from charrnn.encoding import serve; serve()"
 
 Part = tuple[str | None, str]  # what stands before a stretch of text, as far as a sketch needs it (None: it needs none), and the stretch
-Encode = Callable[[Iterable[Part]], Iterator["Block"]]
+P = TypeVar("P", contravariant=True)
+R = TypeVar("R", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,23 @@ class Block:
     hashes: Hashes
 
 
+class Work(Protocol[P, R]):
+    """What is done with each part of a text, and the same in bytes, for another process: the `order` that makes it do this work, what it
+    is to `ask` for a part, its `answer`, and the `result` of that."""
+
+    def __call__(self, part: P) -> R: ...
+
+    def order(self) -> tuple[bytes, ...]: ...
+
+    def ask(self, part: P) -> tuple[bytes, ...]: ...
+
+    def answer(self, *asked: bytes) -> tuple[bytes, ...]: ...
+
+    def result(self, *answered: bytes) -> R: ...
+
+
 class Encoder:
-    """Encodes one block after the other, here."""
+    """Encodes one block after the other."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer, self.dtype, self.sketch = tokenizer, np.min_scalar_type(tokenizer.size - 1), Sketch()
@@ -62,19 +79,55 @@ class Encoder:
             known.astype(self.dtype).tobytes(), len(ids), int(np.count_nonzero(ids > self.tokenizer.size)), len(utf8(text)),
             np.bincount(known, minlength=self.tokenizer.size), np.empty(0, np.uint64) if before is None else self.sketch.read(before, text))
 
+    def order(self) -> tuple[bytes, ...]:
+        config, payload = self.tokenizer.to_bytes()
+        return canonical(config), payload
+
+    def ask(self, part: Part) -> tuple[bytes, ...]:
+        before, text = part
+        return b"" if before is None else b"sketch", utf8(before or ""), utf8(text)
+
+    def answer(self, *asked: bytes) -> tuple[bytes, ...]:
+        sketched, before, text = asked
+        block = self((before.decode() if sketched else None, text.decode()))
+        numbers = struct.pack("<3q", block.tokens, block.unknown, block.bytes)
+        return block.data, numbers, block.counts.tobytes(), block.hashes.tobytes()
+
+    def result(self, *answered: bytes) -> Block:
+        data, numbers, counts, hashes = answered
+        tokens, unknown, size = struct.unpack("<3q", numbers)
+        return Block(data, tokens, unknown, size, np.frombuffer(counts, np.int64), np.frombuffer(hashes, np.uint64))
+
+
+class Counting:
+    """Counts the words of one stretch of text after the other."""
+
+    def __call__(self, part: str) -> Mapping[str, int]:
+        return Counter(split(part))
+
+    def order(self) -> tuple[bytes, ...]:
+        return ()
+
+    def ask(self, part: str) -> tuple[bytes, ...]:
+        return (utf8(part),)
+
+    def answer(self, *asked: bytes) -> tuple[bytes, ...]:
+        return (json.dumps(self(asked[0].decode())).encode(),)
+
+    def result(self, *answered: bytes) -> Mapping[str, int]:
+        return json.loads(answered[0])  # type: ignore[no-any-return]
+
 
 @contextlib.contextmanager
-def encoding(tokenizer: Tokenizer, size: int) -> Iterator[Encode]:
-    """What encodes a text of `size` bytes that is cut at the tokenizer's borders, with as many processes as pay and as there are cores.
-    They end with the context, however that ends."""
-    here = Encoder(tokenizer)
-    count = processes(tokenizer.level, size)
+def spread(work: Work[P, R], level: str, size: int) -> Iterator[Callable[[Iterable[P]], Iterator[R]]]:
+    """What does this work with the parts of a text of `size` bytes, by as many processes as pay and as there are cores. They start with
+    the first part and end with the context, however that ends."""
+    count = processes(level, size)
     if count < 2:
-        yield functools.partial(map, here)
+        yield functools.partial(map, work)
         return
-    crew = Crew(here)
+    crew = Crew(work, count)
     try:
-        crew.start(count)
         yield crew
     finally:
         crew.end()
@@ -86,31 +139,33 @@ def processes(level: str, size: int) -> int:
     return min(cores, size // WORTH[level], MOST)
 
 
-class Crew:
-    """Processes that encode, each asked in turn."""
+class Crew(Generic[P, R]):
+    """Processes that work, each asked in turn."""
 
-    def __init__(self, here: Encoder) -> None:
-        self.here, self.children = here, list[subprocess.Popen[bytes] | None]()
+    def __init__(self, here: Work[P, R], count: int) -> None:
+        self.here, self.count, self.children = here, count, list[subprocess.Popen[bytes] | None]()
 
-    def start(self, count: int) -> None:
+    def start(self) -> None:
         folders = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
-        config, payload = self.here.tokenizer.to_bytes()
-        for at in range(count):
+        order = self.here.order()
+        for at in range(self.count):
             try:
                 self.children.append(subprocess.Popen([sys.executable, "-P", "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                       stderr=subprocess.DEVNULL, env=environment))
             except OSError:  # no more processes, or no memory for them
                 self.children.append(None)
-            self._send(at, canonical(config), payload)
+            self._send(at, *order)
 
-    def __call__(self, parts: Iterable[Part]) -> Iterator[Block]:
-        asked: deque[tuple[int, Part]] = deque()
+    def __call__(self, parts: Iterable[P]) -> Iterator[R]:
+        asked: deque[tuple[int, P]] = deque()
+        if not self.children:
+            self.start()
         for number, part in enumerate(parts):
             if len(asked) == len(self.children):
                 yield self._answer(*asked.popleft())
-            at, (before, text) = number % len(self.children), part
-            self._send(at, b"" if before is None else b"sketch", utf8(before or ""), utf8(text))
+            at = number % len(self.children)
+            self._send(at, *self.here.ask(part))
             asked.append((at, part))
         while asked:
             yield self._answer(*asked.popleft())
@@ -126,12 +181,10 @@ class Crew:
             except OSError:
                 self._drop(at)
 
-    def _answer(self, at: int, part: Part) -> Block:
+    def _answer(self, at: int, part: P) -> R:
         if (child := self.children[at]) and child.stdout:
             try:
-                data, numbers, counts, hashes = receive(child.stdout)
-                tokens, unknown, size = struct.unpack("<3q", numbers)
-                return Block(data, tokens, unknown, size, np.frombuffer(counts, np.int64), np.frombuffer(hashes, np.uint64))
+                return self.here.result(*receive(child.stdout))
             except (OSError, EOFError):
                 self._drop(at)
         return self.here(part)
@@ -148,17 +201,18 @@ class Crew:
 
 
 def serve() -> None:
-    """What one of the processes does: encode what comes from stdin, to stdout."""
+    """What one of the processes does: answer what is asked on stdin, on stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process that asks
     source, target = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.suppress(EOFError, BrokenPipeError):
-        config, payload = receive(source)
-        encode = Encoder(Tokenizer.from_bytes(json.loads(config), payload))
+        work = ordered(*receive(source))
         while True:
-            sketched, before, text = receive(source)
-            block = encode((before.decode() if sketched else None, text.decode()))
-            numbers = struct.pack("<3q", block.tokens, block.unknown, block.bytes)
-            send(target, block.data, numbers, block.counts.tobytes(), block.hashes.tobytes())
+            send(target, *work.answer(*receive(source)))
+
+
+def ordered(*order: bytes) -> Encoder | Counting:
+    """The work of an order."""
+    return Encoder(Tokenizer.from_bytes(json.loads(order[0]), order[1])) if order else Counting()
 
 
 def send(pipe: IO[bytes], *values: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from charrnn.errors import UsageError
 from charrnn.subword import SubwordTokenizer
 from charrnn.tokens import ByteTokenizer, CharTokenizer, Decoder, Ids, Tokenizer
-from charrnn.word import WordTokenizer
+from charrnn.word import Count, WordTokenizer, counted
 
 LEVELS = ("char", "byte", "word", "subword")
 
@@ -26,9 +26,10 @@ def default_vocabulary(level: str, characters: int) -> int | None:
     return None
 
 
-def build(level: str, pieces: Callable[[], Iterable[str]], vocab_size: int | None = None, characters: int | None = None) -> Tokenizer:
-    """The tokenizer of a training text, of which `pieces` starts a new pass; its `characters` are counted where they are not given.
-    Raises UsageError, DataError."""
+def build(level: str, pieces: Callable[[], Iterable[str]], vocab_size: int | None = None, characters: int | None = None,
+          count: Count = counted) -> Tokenizer:
+    """The tokenizer of a training text, of which `pieces` starts a new pass; its `characters` are counted where they are not given, its
+    words by `count`. Raises UsageError, DataError."""
     if level not in LEVELS:
         raise UsageError(f"{level!r} is no level of tokens: choose from {', '.join(LEVELS)}")
     if level in ("char", "byte"):
@@ -36,9 +37,9 @@ def build(level: str, pieces: Callable[[], Iterable[str]], vocab_size: int | Non
             raise UsageError(f"a vocabulary size goes with the levels word and subword, not with {level}: leave it out")
         return CharTokenizer.build(pieces()) if level == "char" else ByteTokenizer()
     if level == "word" and vocab_size is not None:
-        return WordTokenizer.build(pieces, vocab_size, 0)
-    count = sum(map(len, pieces())) if characters is None else characters
-    default = default_vocabulary(level, count) or 0
+        return WordTokenizer.build(pieces, vocab_size, 0, count)
+    characters = sum(map(len, pieces())) if characters is None else characters
+    default = default_vocabulary(level, characters) or 0
     if level == "word":
-        return WordTokenizer.build(pieces, None, default)
-    return SubwordTokenizer.build(pieces, default if vocab_size is None else vocab_size, count)
+        return WordTokenizer.build(pieces, None, default, count)
+    return SubwordTokenizer.build(pieces, default if vocab_size is None else vocab_size, characters)

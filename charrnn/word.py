@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ MOST = 1 << 18  # symbols
 WRITTEN = 12 << 20  # bytes of them in the header of a run's file, which has 16 MiB for all that it says
 HELD_BACK = 2  # a word may go on after "don" and after "don'": the last two tokens of a text may be others when it goes on
 NEAR = 10_000  # characters at the end of a text in which something that is in no word is looked for
+
+Count = Callable[[Iterable[str]], Iterator[Mapping[str, int]]]  # `counted`, or several processes that do the same
 
 
 @functools.cache
@@ -83,17 +85,22 @@ def border(text: str) -> int:
     return end or sum(map(len, split(text)[:-HELD_BACK]))
 
 
-def frequent_words(parts: Iterable[str], characters: str) -> list[str]:
-    """The words of two of these characters or more that are worth a symbol, the most frequent first, then by code points; of a text in
-    parts that end where tokens do."""
+def counted(parts: Iterable[str]) -> Iterator[Mapping[str, int]]:
+    """How often each token stands in each part of a text."""
+    return map(Counter, map(split, parts))
+
+
+def frequent_words(parts: Iterable[Mapping[str, int]], characters: str) -> list[str]:
+    """The words of two of these characters or more that are worth a symbol, the most frequent first, then by code points; of a text whose
+    parts end where tokens do, and were counted."""
     counts: Counter[str] = Counter()
-    length = forgotten = 0
+    forgotten = 0
     for part in parts:
-        length += len(part)
-        counts.update(split(part))
+        counts.update(part)
         while len(counts) > COUNTED:
             forgotten += 1
             counts = Counter({word: count for word, count in counts.items() if count > forgotten})
+    length = sum(len(word) * count for word, count in counts.items())
     least, known = 1 if length < SMALL_TEXT else 2, frozenset(characters)
     words = [(-count, word) for word, count in counts.items() if count >= least and len(word) > 1 and known.issuperset(word)]
     return [word for _, word in sorted(words)]
@@ -125,7 +132,7 @@ class WordTokenizer(Tokenizer):
         self._ids = {symbol: token for token, symbol in enumerate(self._symbols)}
 
     @classmethod
-    def build(cls, pieces: Callable[[], Iterable[str]], vocab_size: int | None, default: int) -> WordTokenizer:
+    def build(cls, pieces: Callable[[], Iterable[str]], vocab_size: int | None, default: int, count: Count) -> WordTokenizer:
         """At most `vocab_size` symbols; `default` yields to a text of many different characters. UsageError."""
         if vocab_size is not None and vocab_size > MOST:
             raise UsageError(f"a vocabulary of {vocab_size} is too large: {MOST} is the most at level word")
@@ -136,7 +143,7 @@ class WordTokenizer(Tokenizer):
         if vocab_size < least:
             raise UsageError(f"a vocabulary of {vocab_size} has no room for the text's {len(characters)} different "
                              f"characters: {least} is the least at level word")
-        return cls(characters, fitting(characters, frequent_words(cut(pieces(), border), characters)[: vocab_size - least]))
+        return cls(characters, fitting(characters, frequent_words(count(cut(pieces(), border)), characters)[: vocab_size - least]))
 
     @classmethod
     def _restore(cls, config: dict[str, Any], payload: bytes) -> WordTokenizer:

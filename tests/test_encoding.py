@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from charrnn import corpus, encoding
+from charrnn import corpus, encoding, word
 from charrnn.corpus import prepare
 from charrnn.errors import DataError, StorageError
 from charrnn.text import Text, open_text
@@ -57,6 +58,26 @@ def test_the_store_is_the_same_whatever_the_number_of_processes(level: str, seve
     assert len(set(stores)) == 1
 
 
+@pytest.mark.parametrize("most", [100, 1000, 10**6])
+def test_the_vocabulary_is_the_same_whatever_the_number_of_processes(most: int, several, tmp_path: Path, monkeypatch) -> None:
+    """Ties, and a table that forgets, and all."""
+    chance, found = random.Random(0), []
+    text = odd(20_000) + " ".join(f"w{int(chance.paretovariate(0.4)) % 2000}" for _ in range(20_000))
+    counts = Counter(word.split(text))
+    assert 1000 < len(counts) < 3000 and len(set(counts.values())) < len(counts) / 5
+    (tmp_path / "odd.txt").write_bytes(text.encode())
+    monkeypatch.setattr(word, "COUNTED", most)
+    monkeypatch.setattr(encoding.Crew, "_drop", lambda *_: pytest.fail("a process ended before its time"))
+    monkeypatch.setattr(encoding.Crew, "end", end)
+    for count in (1, 2, 3):
+        several(count)
+        known = prepare(open_text([tmp_path / "odd.txt"]), level="word", vocab_size=900, valid=0, cache=None).tokenizer
+        found.append(known.to_bytes()[0]["words"])
+    assert found[0] == found[1] == found[2] and 50 < len(found[0]) < 900
+    best = sorted((word for word, count in counts.items() if count > 1 and len(word) > 1), key=lambda word: (-counts[word], word))
+    assert (found[0] == best[: len(found[0])]) == (most == 10**6)
+
+
 def end(crew: encoding.Crew) -> None:
     """The end of processes that were all there until now."""
     assert all(child and child.poll() is None for child in crew.children)
@@ -92,15 +113,15 @@ def test_a_process_that_ends_is_done_without(several, tmp_path: Path, monkeypatc
     several(2)
     answer, children = encoding.Crew._answer, []
 
-    def deadly(crew: encoding.Crew, at: int, part: encoding.Part) -> encoding.Block:
+    def deadly(crew: encoding.Crew, at: int, part: encoding.Part | str) -> object:
         children.extend(child for child in crew.children if child and child not in children)
-        if crew.children[1] and len(part[1]) % 3 == 0:
+        if crew.children[1] and len(part if isinstance(part, str) else part[1]) % 3 == 0:
             os.kill(crew.children[1].pid, signal.SIGKILL)
         return answer(crew, at, part)
 
     monkeypatch.setattr(encoding.Crew, "_answer", deadly)
     prepare(text, level="word", cache=tmp_path / "killed")
-    assert len(children) == 2 and all(child.returncode is not None for child in children)
+    assert len(children) == 4 and all(child.returncode is not None for child in children)  # that count, and that encode
     monkeypatch.setattr(sys, "executable", "/bin/false")
     prepare(text, level="word", cache=tmp_path / "failing")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
@@ -152,8 +173,9 @@ def test_a_process_knows_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.parametrize("counts", [True, False], ids=["counting", "encoding"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_signals_while_it_encodes_leave_nothing_half_made(number: signal.Signals, tmp_path: Path) -> None:
+def test_signals_while_it_counts_or_encodes_leave_nothing_half_made(counts: bool, number: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_bytes(odd(60_000).encode() * 40)
     code = "import charrnn.encoding as e; e.processes = lambda *_: 2; from charrnn.__main__ import main; main()"
     environment = {**os.environ, "CHARRNN_CACHE": str(tmp_path / "cache")}
@@ -161,17 +183,18 @@ def test_signals_while_it_encodes_leave_nothing_half_made(number: signal.Signals
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 60
     children: list[str] = []
-    while (len(children) < 2 or not list(tmp_path.glob("cache/.*.part"))) and time.monotonic() < end:
+    while (len(children) < 2 or not (counts or list(tmp_path.glob("cache/.*.part")))) and time.monotonic() < end:
         time.sleep(0.01)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    time.sleep(random.uniform(0, 0.3))
+    time.sleep(0.0 if counts else random.uniform(0, 0.3))
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # a terminal tells them all
     began = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - began < 10 and len(children) == 2, err
     if number != signal.SIGKILL:
         assert process.returncode == 128 + number and "stopped" in err and err.count("\n") == 1, err
-        assert not list((tmp_path / "cache").iterdir())
+    if number != signal.SIGKILL or counts:
+        assert not list(tmp_path.glob("cache/*"))
     else:
         assert len(list(tmp_path.glob("cache/.*.part"))) == 1
         (tmp_path / "other.txt").write_text("hello")
