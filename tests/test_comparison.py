@@ -38,6 +38,16 @@ def test_bits_by_context_are_those_of_exactly_so_many_tokens(size, bidirectional
     assert by_context(model, tokens, size, longest=9) == pytest.approx(np.mean(nats) / math.log(2))
 
 
+def test_a_second_layer_helps_or_harms_by_more_than_seeds_do_or_it_cannot_be_told():
+    def row(bits):
+        return comparison.Compared("", "", 1, 1, 1, 1, 1.0, 1000, bits, dict.fromkeys(comparison.CONTEXTS, 2.5), False, "")
+
+    for deep, expected in ((2.0 - 0.021, True), (2.0 - 0.019, None), (2.0 + 0.019, None), (2.0 + 0.021, False)):
+        said = {claim: holds for claim, _, holds in comparison.claims(
+            {"rnn": row(2.3), "lstm": row(2.0), "gru": row(2.0), "deep": row(deep)})}
+        assert said["a second layer helps"] is expected
+
+
 @pytest.mark.parametrize("lstm, rnn, speed, expected", [
     ((2.5, 2.2, 2.1), (2.5, 2.5, 2.5), 1.2, (True, True, True)), ((2.5, 2.5, 2.5), (2.5, 2.5, 2.5), 1.02, (None, None, None)),
     ((2.5, 2.2, 2.2002), (2.5, 2.2, 2.2), 0.9, (False, None, False)), ((2.5, 2.5, 2.5), (2.5, 2.3, 2.2), 0.97, (False, False, None))])
