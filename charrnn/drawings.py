@@ -116,8 +116,10 @@ def falling(one: Mapping[str, Any], scale: float = 1.0) -> Points:
 def reach(curves: Sequence[Mapping[str, Any]], scale: float = 1.0) -> str:
     """How far the gradient reaches; dashed, what clipping leaves of it where `scale` is less than 1."""
     dashed = [falling(one, scale) for one in curves] if scale < 1 else []
-    return chart({named(one): falling(one) for one in curves}, title="Share of the gradient by steps", below="steps away",
-                 beside="share of the gradient", powers=True, dashed=dashed)
+    lines = {named(one): falling(one) for one in curves}
+    alone = [line[0] for line in lines.values() if len(line) == 1]  # nothing reaches any state but the last one
+    return chart(lines, title="Share of the gradient by steps", below="steps away", beside="share of the gradient", powers=True,
+                 marks=alone, dashed=dashed)
 
 
 # The cells. Whatever carries data-level, data-line or data-number is moved by the page's script, by the name that follows.

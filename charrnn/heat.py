@@ -115,12 +115,12 @@ def gradient_view(found: Mapping[str, Any], stream: TextIO | None = None) -> Non
 
     far = [k for k in FAR if k <= found["reach"]]
     scale, both = found["scale"], any("tower" in one for one in found["curves"])
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    table.add_column("steps away" if both else "steps back")
+    table = Table(box=box.SIMPLE_HEAD, padding=0, header_style="bold")  # eleven columns within 80
+    table.add_column("steps away" if both else "steps back", no_wrap=True)
     for k in far:
-        table.add_column(str(k), justify="right")
+        table.add_column(str(k), justify="right", no_wrap=True)
     for one in found["curves"]:
-        table.add_row(f"{named(one)} state", *(_share(one["shares"][k]) for k in far))
+        table.add_row(named(one), *(_share(one["shares"][k]) for k in far))
         if scale < 1:
             table.add_row("  clipped", *(_share(scale * one["shares"][k]) for k in far))
     where = "the states k before it (forward), k after it (backward)" if both else "the state at t − k"

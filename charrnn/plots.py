@@ -18,6 +18,7 @@ from charrnn.visible import visible
 KINDS = (".png", ".svg")
 STEPS = 60  # tokens of the surprise and of the map
 UNITS = 20  # rows of the map
+WORD = 16  # characters of a token that its label has
 
 
 def figure(reading: Reading, gradients: dict[str, Any], path: Path) -> bytes:
@@ -32,7 +33,8 @@ def figure(reading: Reading, gradients: dict[str, Any], path: Path) -> bytes:
         raise UsageError("--plot needs matplotlib, which is not installed: pip install matplotlib") from None
     run, unit, out = reading.run, "pseudo-" if reading.back else "", io.BytesIO()
     steps = min(STEPS, len(reading.ids))
-    letters = [visible(text.replace("\n", "↵").replace(" ", "␣"), keep="") for text in reading.texts[:steps]]
+    letters = [visible(text.replace("\n", "↵").replace(" ", "␣"), keep="") [:WORD] for text in reading.texts[:steps]]
+    way = {"rotation": 90} if max(map(len, letters)) > 2 else {}
     kept: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "charrnn"}
     maps = mapped(reading)
     rows = 1 + (len(maps) + 2) // 2
@@ -47,9 +49,11 @@ def figure(reading: Reading, gradients: dict[str, Any], path: Path) -> bytes:
         losses.plot(curve[:, 0], curve[:, 2], label="held out")
         losses.set(title="How it learnt", xlabel="step", ylabel=f"{unit}nats a character")
         for number, one in enumerate(gradients["curves"]):
-            reach.semilogy(np.maximum(one["shares"], LOWEST), color=f"C{number}", label=named(one))
+            shares = np.array(one["shares"])
+            reach.semilogy(np.where(shares > LOWEST, shares, np.nan), color=f"C{number}", marker=".", markevery=[0], label=named(one))
             if gradients["scale"] < 1:
-                reach.semilogy(np.maximum(gradients["scale"] * np.array(one["shares"]), LOWEST), "--", color=f"C{number}")
+                clipped = gradients["scale"] * shares
+                reach.semilogy(np.where(clipped > LOWEST, clipped, np.nan), "--", color=f"C{number}")
         reach.set(title="How far back it learns" + (" (dashed: clipped)" if gradients["scale"] < 1 else ""), ylabel="share of the gradient",
                   xlabel="steps away" if reading.back else "steps back")
         for panel in (losses, reach):
@@ -66,7 +70,7 @@ def figure(reading: Reading, gradients: dict[str, Any], path: Path) -> bytes:
             panel.set_yticks(np.arange(len(units)), [str(unit + 1) for unit in units], fontsize=7)
             drawn.colorbar(image, ax=panel)
         for panel in (surprise, *others):
-            panel.set_xticks(np.arange(steps), letters, fontsize=7, family="monospace", parse_math=False)
+            panel.set_xticks(np.arange(steps), letters, fontsize=7, family="monospace", parse_math=False, **way)
         drawn.savefig(out, format=path.suffix[1:].lower(), dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     return out.getvalue()
 

@@ -14,6 +14,7 @@ from small import BOTH, NAMES, SHAPES, random_run
 from charrnn import cells, checkpoint, gradients, optim
 from charrnn.config import TrainingConfig
 from charrnn.corpus import prepare
+from charrnn.heat import gradient_view
 from charrnn.model import Model
 from charrnn.planning import planned
 from charrnn.text import open_text
@@ -132,6 +133,19 @@ def test_it_vanishes_and_explodes_with_the_recurrent_weights():
         run.weights["layers.0.b"][:] = 1
         (curve,) = gradients.reaching(run, np.zeros((9, 2), np.int64))["curves"]
         np.testing.assert_allclose(curve["shares"], factor ** np.arange(9.0), rtol=1e-6)
+
+
+def test_the_table_fits_a_terminal_of_80_columns(capsys, monkeypatch):
+    monkeypatch.setattr("charrnn.tables.PIPED", 80)
+    for shape in (SHAPES[0], BOTH[0]):
+        found = gradients.of(random_run(VERSE, **shape), VERSE * 4)
+        for curve in found["curves"]:
+            curve["shares"] = [1e-12 * share for share in curve["shares"]]  # as wide as a figure gets
+        gradient_view(found)
+        lines = capsys.readouterr().out.splitlines()
+        rows = [line for line in lines if "e-" in line]
+        assert len(rows) == len(found["curves"]) and all(len(row.split()) == 13 for row in rows) and "…" not in "".join(lines)
+        assert max(map(len, lines)) <= 80
 
 
 def test_any_text_will_do(tmp_path):
