@@ -49,24 +49,36 @@ class Source:
             raise DataError(f"{self}: cannot be read: {reason(error)}") from None
         try:
             status = os.fstat(fd)
-            kind, state = status.st_mode, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if stat.S_ISFIFO(kind):
+            if stat.S_ISFIFO(status.st_mode):
                 raise DataError(f"{self}: a pipe, which can be read only once: give it as standard input, - < {self}")
-            if not stat.S_ISREG(kind):
+            if not stat.S_ISREG(status.st_mode):
                 raise DataError(f"{self}: not a regular file")
-            if state != (self.state or state):
-                raise DataError(f"{self}: was changed while it was being read: start again")
-            self.state = state
+            self._same(status)
             offset = 0
             while block := os.pread(fd, min(BLOCK, status.st_size - offset), offset):
                 yield block
                 offset += len(block)
             if os.pread(fd, 1, offset) or offset < status.st_size:  # it grows without end, or is made as it is read, as in /proc
                 raise DataError(f"{self}: has not the length that it is said to have: give a copy, or standard input, - < {self}")
+            self._same(os.fstat(fd))
         except OSError as error:
             raise DataError(f"{self}: cannot be read: {reason(error)}") from None
         finally:
             os.close(fd)
+
+    def _same(self, status: os.stat_result) -> None:
+        """DataError where it is another file than when it was first looked at, or was written to since."""
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if state != (self.state or state):
+            raise DataError(f"{self}: was changed while it was being read: start again")
+        self.state = state
+
+    def _same(self, status: os.stat_result) -> None:
+        """DataError where it is another file than when it was first looked at, or was written to since."""
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if state != (self.state or state):
+            raise DataError(f"{self}: was changed while it was being read: start again")
+        self.state = state
 
 
 def expand(path: str | Path, notes: list[str]) -> list[Source]:

@@ -58,15 +58,13 @@ class Text:
             yield "".join(waiting)
 
     def _range(self, start: int, stop: int) -> Iterator[str]:
-        """Characters start..stop−1 as they are read."""
+        """Characters start..stop−1 as they are read; all of a file up to its end, where it is seen whether it was changed meanwhile."""
         place = 0
         for source in self._sources:
-            if place >= stop:
-                return
             for block in self._decoded(source):
-                yield block[max(0, start - place) : stop - place]
+                yield block[max(0, start - place) : max(0, stop - place)]
                 place += len(block)
-                if place >= stop:
+                if place >= stop < self.characters:
                     return
         if place < stop:
             raise DataError(f"{self.name}: was cut short while it was being read: start again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn import sources as module
+from charrnn.corpus import prepare
 from charrnn.errors import CharRNNError, DataError, UsageError
+from charrnn.sources import Source
 from charrnn.text import Text, open_text
 
 ODD = "Người đẹp\r\nmột\u0301 \U0001f469\u200d\U0001f680\n\u05e9\u05b8\u05dc\0\u2028end"
@@ -178,6 +181,31 @@ def test_a_text_that_changes_while_it_is_used_is_noticed(tmp_path: Path) -> None
     path.unlink()
     with pytest.raises(DataError, match="No such file"):
         whole(text)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_text_that_changes_while_it_is_read_is_never_taken_for_what_it_was(pack, tmp_path: Path) -> None:
+    """Not even in its last pass, whose tokens would be found under the digest of what it was."""
+    path, content = tmp_path / "a.txt", "".join(map(str, range(50_000))).encode()
+    path.write_bytes(pack(content))
+    text, cache = open_text([path]), tmp_path / "cache"
+    pieces = text.pieces(1000)
+    next(pieces)
+    state, packed = path.stat(), path.read_bytes()
+    with open(path, "r+b") as file:  # as long as before
+        file.write(packed)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    with pytest.raises(DataError, match="was changed while it was being read"):
+        list(pieces)
+    with pytest.raises(DataError, match="changed"):
+        prepare(text, level="byte", cache=cache)
+    text = open_text([path])
+    same = Source._same
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "_same", lambda source, status: (same(source, status), os.utime(path, ns=(0, 0)))[0])
+        with pytest.raises(DataError, match="changed"):
+            prepare(text, level="byte", cache=cache)
+    assert not list(cache.iterdir())
 
 
 def test_tiny_shakespeare() -> None:
