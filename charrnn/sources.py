@@ -73,13 +73,6 @@ class Source:
             raise DataError(f"{self}: was changed while it was being read: start again")
         self.state = state
 
-    def _same(self, status: os.stat_result) -> None:
-        """DataError where it is another file than when it was first looked at, or was written to since."""
-        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if state != (self.state or state):
-            raise DataError(f"{self}: was changed while it was being read: start again")
-        self.state = state
-
 
 def expand(path: str | Path, notes: list[str]) -> list[Source]:
     """The sources that one argument names. Of a text that a folder holds in several forms one is taken; a note names the other."""
