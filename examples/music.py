@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     head = f"X:1\nT:{given.title}\nM:4/4\nL:1/4\nK:C\n"
     try:
-        if not (given.out / MODEL).is_file():
-            for _ in charrnn.train(given.tunes, given.out, hidden=96, steps=given.steps, batch=4, window=64, threads=1):
-                pass
+        there = (given.out / MODEL).is_file()
+        for _ in charrnn.train(given.tunes, given.out, hidden=96, steps=given.steps, batch=4, window=64, threads=1, resume=there):
+            pass
         tune = charrnn.generate(given.out, head, length=400, stop=("\n\n",), temperature=given.temperature, seed=given.seed)
         print(head + tune)
         copied = Copies("".join(open_text([given.tunes]).pieces())).of(tune)

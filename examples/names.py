@@ -28,7 +28,8 @@ def learn(names: set[str], run: Path, steps: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "names.txt")
         text.write_text("\n".join([*mixed, ""]), encoding="utf-8")
-        for _ in charrnn.train(text, run, cell="gru", hidden=64, steps=steps, batch=16, window=32, threads=1):
+        there = (run / MODEL).is_file()
+        for _ in charrnn.train(text, run, cell="gru", hidden=64, steps=steps, batch=16, window=32, threads=1, resume=there):
             pass
 
 
@@ -57,8 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         known = set(filter(None, given.names.read_text(encoding="utf-8").split("\n")))
-        if not (given.out / MODEL).is_file():
-            learn(known, given.out, given.steps)
+        learn(known, given.out, given.steps)
         new, written, listed = invent(given.out, known, given.count)
         print(", ".join(new))
         print(f"\n{len(new):,} names that are not among the {len(known):,} of the list. Of {written:,} written, {listed:,} stand in it, "

@@ -43,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = fetch("truyen-kieu", given.data)
         for level in ("char", "subword"):
             run = given.out / f"kieu-{level}"
-            if not (run / MODEL).is_file():
-                for _ in charrnn.train(text, run, level=level, **how):
-                    pass
+            for _ in charrnn.train(text, run, level=level, resume=(run / MODEL).is_file(), **how):
+                pass
             bits = charrnn.load(run).metrics["validation_bits_per_character"]
             written = charrnn.generate(run, "Trăm năm", length=2000 if level == "char" else 700, temperature=0.7, seed=1)
             lines, couplets = form("\nTrăm năm" + written)

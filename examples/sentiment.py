@@ -52,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for kind in WORDS:
             run = given.out / f"sentiment-{kind}"
-            if not (run / MODEL).is_file():
-                with tempfile.TemporaryDirectory() as folder:
-                    text = Path(folder, f"{kind}.txt")
-                    text.write_text("\n".join(sentences(kind)[:-60]) + "\n", encoding="utf-8")
-                    for _ in charrnn.train(text, run, cell="gru", hidden=48, steps=given.steps, batch=8, threads=1):
-                        pass
+            there = (run / MODEL).is_file()
+            with tempfile.TemporaryDirectory() as folder:
+                text = Path(folder, f"{kind}.txt")
+                text.write_text("\n".join(sentences(kind)[:-60]) + "\n", encoding="utf-8")
+                for _ in charrnn.train(text, run, cell="gru", hidden=48, steps=given.steps, batch=8, threads=1, resume=there):
+                    pass
             runs[kind] = charrnn.load(run)
         judge = lambda sentence: min(runs, key=lambda kind: surprise(runs[kind], sentence))
         held_out = [(kind, sentence) for kind in WORDS for sentence in sentences(kind)[-60:]]

@@ -45,12 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = given.files or sorted(path for package in (json, email) for path in Path(package.__file__).parent.glob("*.py"))
     how = {"steps": given.steps} if given.steps else {"time": given.time}
     try:
-        if not (given.out / MODEL).is_file():
-            with tempfile.TemporaryDirectory() as folder:
-                text = Path(folder, "code.txt")
-                text.write_text("\n".join(path.read_text(encoding="utf-8") for path in files), encoding="utf-8")
-                for _ in charrnn.train(text, given.out, **how):
-                    pass
+        with tempfile.TemporaryDirectory() as folder:
+            text = Path(folder, "code.txt")
+            text.write_text("\n".join(path.read_text(encoding="utf-8") for path in files), encoding="utf-8")
+            for _ in charrnn.train(text, given.out, resume=(given.out / MODEL).is_file(), **how):
+                pass
         written = "def " + charrnn.generate(given.out, "\n\ndef ", length=1000, temperature=0.6, seed=1)
         lines = [line for line in written.split("\n")[:-1] if line.strip()]
         print(written)

@@ -10,6 +10,7 @@ import pytest
 from conftest import corpus_file
 
 import charrnn.fetch
+from charrnn.checkpoint import MODEL
 from charrnn.errors import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -179,3 +180,19 @@ def test_pairs_are_translated_and_tagged(tmp_path, capsys):
     assert module.main(["--steps", "4", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert said.count("of 60 new sources come out right") == 2 and said.count(" -> ") == 6
+
+
+@pytest.mark.parametrize("name", ["names", "music", "sentiment", "pairs", "poems", "source_code"])
+def test_a_run_is_used_again_and_one_of_another_length_is_not_taken_for_it(name, tmp_path, capsys, monkeypatch):
+    module, given = example(name), ["--out", str(tmp_path / "run"), *(["--count", "2"] if name == "names" else [])]
+    if name == "poems":
+        monkeypatch.setenv("CHARRNN_CORPORA", str(corpus_file("truyen_kieu.txt").parent))
+        given += ["--data", str(tmp_path)]
+    assert module.main(["--steps", "3", *given]) == 0
+    first, made = capsys.readouterr().out, contents(tmp_path / "run")
+    assert module.main(["--steps", "3", *given]) == 0
+    assert capsys.readouterr().out == first
+    assert module.main(["--steps", "4", *given]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "--steps 3, not 4" in said.err and said.err.count("\n") == 1
+    assert {path for path in made if path.name == MODEL} and contents(tmp_path / "run").keys() == made.keys()
