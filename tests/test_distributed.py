@@ -126,6 +126,7 @@ def test_another_text_stops_all_with_one_line(ranks, text, tmp_path):
         assert codes == [2 * wrong] * 3, said
         if wrong:
             assert "".join(said).count("\n") == 1 and "rank 2" in "".join(said) and "the text is not that of rank 0" in "".join(said)
+            assert "".join(said).count("rank 2") == 1
 
 
 @pytest.mark.parametrize("arguments, code", [(["TEXT", "--resume"], 2), (["nowhere.txt", "--steps", "1"], 2), (["-", "--steps", "1"], 2),
