@@ -151,7 +151,8 @@ def test_signals_while_it_scores_leave_nothing(number, tmp_path):
     (tmp_path / "run").mkdir()
     checkpoint.save_model(dataclasses.replace(run, path=tmp_path / "run"))
     (tmp_path / "long.txt").write_bytes(odd(60_000).encode() * 40)
-    code = "import charrnn.encoding as e; e.processes = lambda *_: 2; from charrnn.__main__ import main; main()"
+    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored\n"
+            "import charrnn.encoding as e; e.processes = lambda *_: 2; from charrnn.__main__ import main; main()")
     process = subprocess.Popen([sys.executable, "-c", code, "evaluate", "run", "long.txt", "--dynamic"], cwd=tmp_path,
                                env={**os.environ, "CHARRNN_CACHE": str(tmp_path / "cache")}, stderr=subprocess.PIPE, text=True)
     children, end = Path(f"/proc/{process.pid}/task/{process.pid}/children"), time.monotonic() + 60
