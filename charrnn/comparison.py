@@ -20,6 +20,7 @@ from charrnn.events import End
 from charrnn.filling import fill
 from charrnn.model import Model
 from charrnn.sampling import generate
+from charrnn.settings import free
 from charrnn.training import train
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -59,14 +60,16 @@ class Compared:
 
 
 def compare(corpus: Corpus, config: CompareConfig, out: Path) -> Iterator[Compared]:
-    """Train each kind of model on `corpus` into a folder below `out`; its row as soon as it is known. DataError for too short a text."""
+    """Train each kind of model on `corpus` into a folder below `out`; its row as soon as it is known. DataError for too short a text,
+    UsageError where a run is there already."""
     if not corpus.held_out or corpus.validation.tokens < 2 * CONTEXTS[-1]:
         raise DataError(f"{corpus.name}: too short to compare models on: its held-out tenth needs {2 * CONTEXTS[-1]} characters, "
                         f"and has {corpus.validation.tokens if corpus.held_out else 0}")
-    for name in KINDS:
-        settings = settings_of(name, config, corpus.training.tokens, corpus.tokenizer.size)
-        run = out / name.replace(" ", "-")
-        *_, end = train(corpus, settings, run)
+    runs = {name: out / name.replace(" ", "-") for name in KINDS}
+    for run in runs.values():
+        free(run)
+    for name, run in runs.items():
+        *_, end = train(corpus, settings_of(name, config, corpus.training.tokens, corpus.tokenizer.size), run)
         assert isinstance(end, End)
         yield measured(name, corpus, run, end)
 

@@ -27,11 +27,16 @@ def decide(run: Path, given: Mapping[str, Any], *, resume: bool = False, init_fr
         raise UsageError("--resume and --init-from exclude each other: the one goes on with a run, the other begins a new one")
     if resume:
         return on_record(run, given)
+    free(run, "go on with it by --resume, or name another folder with --out")
+    return begun(given, init_from)
+
+
+def free(run: Path, instead: str = "name another folder with --out") -> None:
+    """UsageError where a new run cannot be put: one that is there is never overwritten."""
     if any(os.path.lexists(run / name) for name in (checkpoint.MODEL, checkpoint.RESUME, checkpoint.PREVIOUS, checkpoint.METRICS)):
-        raise UsageError(f"{run}: there is a run here already; go on with it by --resume, or name another folder with --out")
+        raise UsageError(f"{run}: there is a run here already; {instead}")
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run}: not a folder; name another place with --out")
-    return begun(given, init_from)
 
 
 def begun(given: Mapping[str, Any], init_from: Run | None = None) -> TrainingConfig:

@@ -113,6 +113,14 @@ def test_the_command_compares(tmp_path, monkeypatch, capsys):
     assert list(rows[0]["by_context"]) == ["1", "4", "16", "64", "256"]
     assert {"claim", "measured", "holds"} == set(last["claims"][0])
     assert (tmp_path / "runs" / "both-ways" / "model.safetensors").is_file()
+    kept = (tmp_path / "runs" / "mlp" / "model.safetensors").read_bytes()
+    (tmp_path / "runs" / "mlp").rename(tmp_path / "mlp")
+    code, said = run_command(monkeypatch, capsys, *common, "--out", tmp_path / "runs")  # the rnn's is there
+    assert code == 2 and "there is a run here already" in said.err and said.err.count("\n") == 1
+    assert not (tmp_path / "runs" / "mlp").exists()
+    (tmp_path / "mlp").rename(tmp_path / "runs" / "mlp")
+    code, said = run_command(monkeypatch, capsys, *common, "--out", tmp_path / "runs")
+    assert code == 2 and (tmp_path / "runs" / "mlp" / "model.safetensors").read_bytes() == kept
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("charrnn.tables.PIPED", 80)
     code, said = run_command(monkeypatch, capsys, *common)
