@@ -82,7 +82,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
             path.write_text(drawn(300_000))
             corpus = prepare(open_text([path]), level="char", cache=None)
         config = TrainingConfig(hidden=arguments.hidden, batch=arguments.batch, window=arguments.window, steps=10**6)
-        device = torch.device("cpu")
+        device = machine.device(arguments.device)
         plan = planned(corpus, config, device, began=time.monotonic(), world=world)
         trainer = Trainer(corpus, config, plan.model, plan.plan, device, world)
         spent = {"exchange": 0.0, "update": 0.0}
@@ -130,11 +130,12 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def launched(arguments: argparse.Namespace, processes: int, threads: int, parts: int = 1) -> dict[str, Any]:
+def launched(arguments: argparse.Namespace, processes: int, threads: int, parts: int = 1, device: str = "cpu") -> dict[str, Any]:
     """`measured` in so many processes, with the batch or a part of it; rank 0's figures."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "found")
-        shape = [f"--hidden={arguments.hidden}", f"--batch={arguments.batch // parts}", f"--window={arguments.window}"]
+        shape = [f"--hidden={arguments.hidden}", f"--batch={arguments.batch // parts}", f"--window={arguments.window}",
+                 f"--device={device}"]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m",
                    "benchmarks.processes", f"--out={out}", f"--threads={threads}", *shape]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -159,6 +160,11 @@ def report(arguments: argparse.Namespace) -> None:
     for (n, threads), run in runs.items():
         paper = f"{1e3 * cost.step(n):.1f}" if threads == 1 else ""
         print(f"| {n} x {threads} | {1e3 * run['step']:.1f} | {run['exchange'] / run['step']:.0%} | {run['characters']:,.0f} | {paper} |")
+    import torch
+
+    if torch.cuda.is_available():
+        run = launched(arguments, 1, 1, device="cuda")
+        print(f"| one {torch.cuda.get_device_name()} | {1e3 * run['step']:.1f} | | {run['characters']:,.0f} | |")
     print("\n| on paper | ms a step | of it in communication | times the characters/s of 1 x 1 |\n|---|---|---|---|")
     for name, n, flops, bandwidth, latency in AHEAD:
         for growing in (False, True):
@@ -178,6 +184,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.out:

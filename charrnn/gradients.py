@@ -18,7 +18,7 @@ from charrnn.errors import DataError
 from charrnn.model import Layer, Model
 from charrnn.runtime import Runtime
 from charrnn.sampling import draw, softmax
-from charrnn.trainer import costs
+from charrnn.update import costs
 
 REACH = 256  # steps back, at most
 ROWS = 16  # places in the text that are averaged over

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import charrnn
 from charrnn.errors import UsageError
@@ -22,6 +22,7 @@ ALLOCATOR = {-1: 2**31 - 1, -2: 64 << 20, -3: 1 << 30}
 def prepare() -> None:
     """Settings of the process, for the command to make before it loads torch; whoever set one of them keeps it."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # so that a GPU's products are the same bits each time
     if not any(name.startswith("MALLOC_") for name in os.environ):
         keep_memory()
 
@@ -40,6 +41,7 @@ def device(name: str) -> torch.device:
     """The device that an option names; auto is a CUDA GPU where there is one. UsageError when it is not there."""
     import torch
 
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; where less will do that is bfloat16
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -59,13 +61,9 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
-def multiplying(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """In it a GPU multiplies in this precision; weights, gradients and sums stay as they are. On the CPU the kernels are told it."""
-    import torch
-
-    if device.type == "cpu" or precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+def replays(device: torch.device) -> bool:
+    """Whether its kernels can be recorded and replayed; CHARRNN_KERNELS=plain has them launched one by one."""
+    return device.type == "cuda" and os.environ.get("CHARRNN_KERNELS") != "plain"
 
 
 def cores() -> int:
@@ -90,10 +88,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def makings(threads: int, precision: str) -> dict[str, str | int]:
+def makings(threads: int, precision: str, device: torch.device | None = None) -> dict[str, str | int]:
     """What the bits of a training depend on, beside its settings: with other ones it differs from the last digits on. `precision` is
     what is multiplied here, which need not be what the run was planned with."""
     import torch
 
-    return {"charrnn": charrnn.__version__, "torch": str(torch.__version__), "processor": processor(),
+    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else processor()
+    return {"charrnn": charrnn.__version__, "torch": str(torch.__version__), "processor": name,
             "instructions": torch.backends.cpu.get_cpu_capability(), "precision": precision, "threads": threads}

@@ -70,7 +70,7 @@ class Layer(nn.Module):
         `w_h`: recurrent weights to use in place of the layer's own."""
         w_h = self.w_h if w_h is None else w_h
         if w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
-            return self.by_cudnn(x, state, tokens=tokens, w_h=w_h)
+            return self.by_cudnn(x, state, tokens=tokens, w_h=w_h, precision=precision)
         if tokens is not None and x is not None and tokens.numel() < len(x):  # fewer than a table would have rows
             x, tokens, w_x, b_x = functional.embedding(tokens, x), None, self.w_x, self.b
         elif tokens is not None:
@@ -83,13 +83,12 @@ class Layer(nn.Module):
 
     def by_cudnn(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None, w_h: Tensor | None = None,
                  precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same as `forward` by torch's kernels, which on a GPU are cuDNN's; on the CPU they serve as a test of this path. They know
-        one `precision`, that of the tensors."""
+        """The same as `forward` by torch's kernels, which on a GPU are cuDNN's; on the CPU they serve as a test of this path."""
         w_h = self.w_h if w_h is None else w_h
         if tokens is not None:
             x = functional.embedding(tokens, torch.eye(len(self.w_x), device=self.w_x.device, dtype=self.w_x.dtype) if x is None else x)
         assert x is not None and w_h is not None
-        return cudnn.layer(self.cell, x, self.w_x, self.b, w_h, self.b_h, state, activation=self.activation)
+        return cudnn.layer(self.cell, x, self.w_x, self.b, w_h, self.b_h, state, activation=self.activation, precision=precision)
 
 
 class Model(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,24 +67,32 @@ def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, bega
             world: World | None = None) -> Planned:
     """‖ The plan for a new run; the speed is measured where time is what is given, or if `measuring`. `began`: when the run did."""
     world, tokens = world or World(), corpus.training.tokens
-    model = recipe.shape(config, tokens, corpus.tokenizer.size)
+    vocabulary, timed = corpus.tokenizer.size, recipe.budget(config) is not None
+    model = recipe.shape(config, tokens, vocabulary)
     cores = config.threads or world.cores()
     able = all(one for one, in world.agree(multiplies_bfloat16(where, model)))
-    known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out,
-                             "precision": recipe.precision(config, able), "processes": world.size}
     rows, window = recipe.rows_and_window(config, tokens)
-    threads = config.threads or recipe.threads(model, -(-rows // world.size), window, cores)
-    timed, plan = recipe.budget(config) is not None, recipe.plan(config, model, tokens, seconds_per_step=1.0, threads=threads, **known)
-    ahead = None
-    if timed or measuring:
-        choices = world.shared(sorted({cores, 1} if timed and not config.threads else {threads}))
-        trainer = Trainer(corpus, config, model, plan, where, world)
-        threads, per_step, per_evaluation = measure(trainer, choices, PROBE / len(choices))
-        threads, (per_step, per_evaluation, spent) = world.shared(threads), world.shared(
-            (per_step, per_evaluation, time.monotonic() - began))
-        plan = recipe.plan(config, model, tokens, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation, spent=spent,
-                           threads=threads, **known)
-        ahead = reasons.outlook(model, plan, seconds_per_step=per_step, seconds_per_evaluation=per_evaluation, spent=spent)
+    known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out,
+                             "precision": recipe.precision(config, able), "processes": world.size,
+                             "threads": config.threads or recipe.threads(model, -(-rows // world.size), window, cores)}
+    ahead, untimed = None, {"seconds_per_step": 1.0}
+
+    def look(choices: Sequence[int]) -> tuple[float, Plan, Outlook]:
+        """‖ The seconds that a step of the model takes, and its plan at this speed."""
+        trainer = Trainer(corpus, config, model, recipe.plan(config, model, tokens, **untimed, **known), where, world)
+        known["threads"], *found = world.shared([*measure(trainer, choices, PROBE / len(choices)), time.monotonic() - began])
+        timing = dict(zip(("seconds_per_step", "seconds_per_evaluation", "spent"), found))
+        plan = recipe.plan(config, model, tokens, **timing, **known)
+        return timing["seconds_per_step"], plan, reasons.outlook(model, plan, **timing)
+
+    if not timed and not measuring:
+        plan = recipe.plan(config, model, tokens, **untimed, **known)
+    else:
+        per_step, plan, ahead = look(world.shared(sorted({cores, 1} if timed and not config.threads else {known["threads"]})))
+        wanted = recipe.shape(config, tokens, vocabulary, recipe.speed(model, rows * window, per_step)) if timed else model
+        if wanted != model:
+            model = wanted
+            _, plan, ahead = look([known["threads"]])
     return Planned(model, plan, reasons.choices(config, model, plan, tokens, held_out=corpus.held_out), ahead)
 
 

@@ -15,7 +15,6 @@ from charrnn.visible import count, duration, size
 
 PROCESS = 320e6  # bytes of Python and torch before a model is made
 COPIES = 36  # bytes a parameter: weights, gradients, moments, the best model, and the copies that are written
-WITHOUT_END = 1e9  # more seconds, and more tokens, than any rule asks for
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def choices(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int,
     found = [
         ("cell", model.cell, "the default"),
         ("layers", model.layers, "more of them pay only in longer runs"),
-        ("hidden", model.hidden, _hidden(config, tokens)),
+        ("hidden", model.hidden, _hidden(config, model.hidden, tokens)),
         ("embedding", model.embedding, _embedding(model)),
         ("batch", plan.batch, _batch(tokens, plan)),
         ("window", plan.window, "the text is no longer" if plan.window == tokens else
@@ -82,14 +81,15 @@ def choices(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int,
                  for name, value, reason in found)
 
 
-def _hidden(config: TrainingConfig, tokens: int) -> str:
+def _hidden(config: TrainingConfig, hidden: int, tokens: int) -> str:
     time = recipe.budget(config) or recipe.DEFAULT_SECONDS
-    feeds, affords = recipe.hidden(tokens, WITHOUT_END), recipe.hidden(int(WITHOUT_END), time)
-    if min(feeds, affords) == recipe.hidden(1, 1e-9):
+    feeds = recipe.hidden(tokens, recipe.WITHOUT_END)
+    if hidden == recipe.hidden(1, 1e-9):
         return f"the fewest that are planned: {_short(tokens)} tokens and {duration(time)} are little"
-    if feeds <= affords:
+    if feeds <= hidden:
         return f"as many as {_short(tokens)} tokens feed without being learnt by heart"
-    return f"as many as can read enough in {duration(time)}; the text would feed {feeds:,}"
+    here = " at this machine's speed" if recipe.budget(config) else ""
+    return f"as many as can read enough in {duration(time)}{here}; the text would feed {feeds:,}"
 
 
 def _embedding(model: ModelConfig) -> str:

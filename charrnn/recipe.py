@@ -12,6 +12,7 @@ from charrnn.config import PRECISIONS, Config, ModelConfig, TrainingConfig, seco
 from charrnn.errors import UsageError
 
 DEFAULT_SECONDS = 180.0
+WITHOUT_END = 1e9  # more seconds, and more tokens, than any rule asks for
 
 
 def budget(config: TrainingConfig) -> float | None:
@@ -21,10 +22,19 @@ def budget(config: TrainingConfig) -> float | None:
     return DEFAULT_SECONDS if config.time is None else seconds(config.time)
 
 
-def hidden(tokens: int, time: float) -> int:
-    """Wider with more time, as a model pays for its size in tokens read; not so wide that it learns a small text by heart."""
-    by_time = 384 * (time / DEFAULT_SECONDS) ** 0.35
-    by_text = 0.7 * math.sqrt(tokens)
+REFERENCE = 30e-12  # seconds that a token takes with each weight on a machine of speed 1
+
+
+def speed(model: ModelConfig, tokens: int, seconds: float) -> float:
+    """How many times as fast as REFERENCE a machine is that takes so many seconds for a step of so many tokens."""
+    return REFERENCE * model.parameters() * tokens / seconds
+
+
+def hidden(tokens: int, time: float, speed: float = 1.0) -> int:
+    """Wider with more time and on a faster machine, as a model pays for its size in tokens read; not so wide that it learns a small text
+    by heart."""
+    by_time = 384 * (time * speed / DEFAULT_SECONDS) ** 0.35
+    by_text = 7 * tokens ** (1 / 3)
     return int(max(64, min(1024, 32 * round(min(by_time, by_text) / 32))))
 
 
@@ -74,9 +84,11 @@ def dropout(epochs: float, weights_per_token: float) -> float:
     return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0)), 0.0), 0.4), 3)
 
 
-def weight_drop(epochs: float) -> float:
-    """None up to twelve passes, where it only slows the learning; with more of them it is what lets them go on teaching."""
-    return round(min(max(0.2 * math.log2(max(epochs, 1.0) / 12), 0.0), 0.3), 3)
+def weight_drop(epochs: float, weights_per_token: float) -> float:
+    """None up to twelve passes, where it only slows the learning; with more of them it is what lets them go on teaching, the more so the
+    larger the model is beside the text."""
+    by_size = 0.1 + 0.05 * math.log2(max(weights_per_token, 1.0))
+    return round(min(max(by_size * math.log2(max(epochs, 1.0) / 12), 0.0), 0.3), 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +108,9 @@ class Plan(Config):
     shards: int = setting(1, "", low=1, high=65536, later=True)
 
 
-def shape(config: TrainingConfig, tokens: int, vocabulary: int) -> ModelConfig:
-    """The model for a training part of so many tokens."""
-    width = config.hidden or hidden(tokens, budget(config) or DEFAULT_SECONDS)
+def shape(config: TrainingConfig, tokens: int, vocabulary: int, speed: float = 1.0) -> ModelConfig:
+    """The model for a training part of so many tokens, on a machine of that speed."""
+    width = config.hidden or hidden(tokens, budget(config) or DEFAULT_SECONDS, speed)
     model = ModelConfig(
         cell=config.cell, layers=config.layers or 1, hidden=width, vocabulary=vocabulary,
         embedding=embedding(vocabulary, width) if config.embedding is None else config.embedding,
@@ -142,9 +154,9 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     else:
         steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
         evaluations = max(1, min(25, steps * rows * window // scored))  # never more reading to score than to learn
-    dropped = dropout(steps / per_epoch, model.parameters() / tokens) if held_out else 0.0
-    dropped = dropped if config.dropout is None else config.dropout
-    thinned = config.weight_drop if config.weight_drop is not None else weight_drop(steps / per_epoch) if dropped else 0.0
+    epochs, per_token = steps / per_epoch, model.parameters() / tokens
+    dropped = config.dropout if config.dropout is not None else dropout(epochs, per_token) if held_out else 0.0
+    thinned = config.weight_drop if config.weight_drop is not None else weight_drop(epochs, per_token) if dropped else 0.0
     rate = config.lr or lr(model.cell, model.hidden)
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
@@ -152,8 +164,8 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
         evaluate_every=-(-steps // evaluations), threads=threads, precision=precision, shards=min(config.shards or processes, rows))
 
 
-def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int, longer: float) -> bool:
-    """Whether a run that was given a time made all the passes that teach anything, and `longer` seconds would plan the same model."""
+def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int) -> bool:
+    """Whether a run that was given a time made all the passes that teach anything, and no longer time would plan a wider model."""
     if budget(config) is None or steps < most_steps(tokens, plan.batch, plan.window):
         return False
-    return shape(dataclasses.replace(config, time=f"{longer:.0f}s"), tokens, model.vocabulary) == model
+    return shape(dataclasses.replace(config, time=f"{WITHOUT_END:.0f}s"), tokens, model.vocabulary) == model

@@ -56,7 +56,7 @@ class Session:
 
     def differences(self, makings: dict[str, Any]) -> list[str]:
         """What is not as it was when the state was written, in a sentence, where anything is."""
-        here = machine.makings(self.threads, self.trainer.precision)
+        here = machine.makings(self.threads, self.trainer.precision, self.trainer.device)
         other = [f"{name} {makings.get(name)}, here {value}" for name, value in here.items() if makings.get(name) != value]
         return [f"the state was written with {'; '.join(other)}: from here on the bits may differ"] if other else []
 
@@ -182,7 +182,7 @@ class Session:
             return
         about = {"kind": "resume", "model": trainer.model.config.as_json(), "training": trainer.config.as_json(),
                  "plan": trainer.plan.as_json(), "text": self.corpus.digest, "tokenizer": self.corpus.tokenizer.digest,
-                 "progress": dataclasses.asdict(progress), "makings": machine.makings(self.threads, trainer.precision)}
+                 "progress": dataclasses.asdict(progress), "makings": machine.makings(self.threads, trainer.precision, trainer.device)}
         paths = [self.run / name for name in (checkpoint.MODEL, checkpoint.RESUME, checkpoint.PREVIOUS, checkpoint.METRICS)]
         model, resume, previous, metrics = paths
         try:
@@ -243,8 +243,7 @@ class Session:
         read = progress.step * trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
         figures = {name: progress.best.get(name, math.nan) for name in (
             "training_nats_per_character", "validation_nats_per_character", "validation_bits_per_character")}
-        used_up = recipe.used_up(trainer.config, trainer.model.config, trainer.plan, self.corpus.training.tokens, progress.steps,
-                                 advice.LONGER * progress.seconds)
+        used_up = recipe.used_up(trainer.config, trainer.model.config, trainer.plan, self.corpus.training.tokens, progress.steps)
         outlook, said = advice.read_curve(progress.curve, unigram=self.corpus.unigram_nats_per_character,
                                           held_out=self.corpus.held_out, done=progress.done, used_up=used_up)
         return End(

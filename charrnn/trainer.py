@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import zlib
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from charrnn import checkpoint, machine, optim
 from charrnn.batches import Batches, Window
@@ -20,20 +18,18 @@ from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus, Part, Store
 from charrnn.errors import CheckpointError, TrainingError
 from charrnn.evaluation import scores
-from charrnn.kernels import bfloat16, cudnn, summed_nats
+from charrnn.kernels import bfloat16, cudnn
 from charrnn.metrics import Score
-from charrnn.model import Masks, Model, State, detached
+from charrnn.model import Masks, Model, State
 from charrnn.progress import Progress
 from charrnn.recipe import Plan
 from charrnn.tokenizer import Tokenizer
+from charrnn.update import Learning, Losses, Replaying, Rows
 from charrnn.world import Halted, World, bounds
 
 # Tokens right of a window that a backward tower reads first, so that it comes to the window with a state. On The Time Machine 0, 16, 32, 64
 # of them gave 0.773, 0.770, 0.770, 0.773 pseudo-nats for 7.2, 7.7, 7.9, 9.0 s: a few are enough, as truncation asks.
 AHEAD = 16
-# Each tower of a model that reads both ways learns to predict alone too, with this weight beside the two together: whoever fills gaps needs
-# it. With 0, 0.25, 0.5 the two reached 0.710, 0.726, 0.737 pseudo-nats on The Time Machine, the forward one alone 1.94, 1.65, 1.61 nats.
-ALONE = 0.5
 # Updates in a row that are skipped before the run goes back to its best weights, with fresh moments: both are in its state anyway. Weights,
 # moments and recurrent state of the last evaluation would make that two thirds larger, and gained 0.0004 nats where seeds differ by 0.002
 # (The Time Machine, lstm 96, a NaN at step 130, 250 or 350 of 500).
@@ -41,6 +37,7 @@ SKIPPED = 5
 RETREATS, LOWER = 2, 0.3  # how often it goes back, and what it multiplies its learning rates with each time
 # One that trains with dropout or overfits is too sure of itself: by 1.1 for The Time Machine, by 1.2 for words that it learns by heart.
 TEMPERATURES = (0.9, 0.95, 1.0, 1.03, 1.06, 1.09, 1.12, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5)
+GENERATORS = {"generator", "generator.cuda", "generator.mps"}
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
 STRETCH = 10_000  # tokens that are decoded at once
 
@@ -51,18 +48,6 @@ def multiplies_bfloat16(device: torch.device, model: ModelConfig) -> bool:
     if device.type == "cpu":
         return bfloat16()
     return machine.has_bfloat16(device) and cudnn.serves(model.cell, model.activation, model.gru_reset)
-
-
-def costs(model: Model, hidden: Tensor, targets: Tensor, count: int, nats_of: Callable[..., Tensor] = summed_nats) -> tuple[Tensor, Tensor]:
-    """What the output layer sees (T, B, H; 2H of a model that reads both ways) and the targets (T, B) → what they add to the nats per token
-    of `count` tokens, and what the gradient is taken of."""
-    w, b, targets = model.output["w"], model.output["b"], targets.flatten()
-    loss = total = nats_of(hidden.flatten(0, 1), w, b, targets) / count
-    if model.config.bidirectional:
-        for side, part in zip(hidden.chunk(2, dim=2), w.chunk(2)):
-            total = total + ALONE * nats_of(side.flatten(0, 1).contiguous(), part, b, targets) / count
-        total = total / (1 + 2 * ALONE)
-    return loss, total
 
 
 def first(part: Part, count: int, tokenizer: Tokenizer) -> Part:
@@ -115,8 +100,10 @@ class Trainer:
         able = all(one for one, in self.world.agree(multiplies_bfloat16(device, model)))
         self.precision = plan.precision if able else "float32"
         self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
+        self.learning = (Replaying if machine.replays(device) else Learning)(Losses(self.model, plan.batch, self.precision))
         self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr, precision=self.precision)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
+        self.drawing = "generator" if device.type == "cpu" else f"generator.{device.type}"  # the name of its state
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed,
                                AHEAD if model.bidirectional else 0)
         rows, own = bounds(plan.batch, plan.shards), bounds(plan.shards, self.world.size)
@@ -178,12 +165,10 @@ class Trainer:
         masks = self.model.masks(self.plan.batch, dropout=self.plan.dropout, weight_drop=self.plan.weight_drop, generator=self.generator)
         costs, states = [], []
         for shard in self.shards:
-            with machine.multiplying(self.device, self.precision):
-                loss, total, state = self._losses(window, shard, masks)
-            total.backward()  # type: ignore[no-untyped-call]
+            loss, state = self.learning(self._part(window, shard, masks))
             self.gradients.take()
-            costs.append(float(loss.detach()))
-            states.append(detached(state))
+            costs.append(float(loss))
+            states.append(state)
         costs, self.heard = self.gradients.summed(costs, self.say())
         nats = sum(costs[1:], start=costs[0])
         self.gradient_norm = optim.clip(self.model.parameters(), self.config.clip)
@@ -198,20 +183,12 @@ class Trainer:
             self.state = joint(states)
         return nats
 
-    def _losses(self, window: Window, shard: slice, masks: Sequence[Masks]) -> tuple[Tensor, Tensor, State]:
-        """What a shard adds to the nats per token of all rows, what its gradient is taken of, and its state after."""
+    def _part(self, window: Window, shard: slice, masks: Sequence[Masks]) -> Rows:
+        """A shard's rows."""
         here = slice(shard.start - self.rows.start, shard.stop - self.rows.start)
-        inputs, targets = (torch.from_numpy(part[:, here]).to(self.device) for part in (window.inputs, window.targets))
-        before: State = tuple(tuple(part[here] for part in layer) for layer in self.state)
-        how: dict[str, Any] = {"masks": [mask.of(shard) for mask in masks], "precision": self.precision}
-        count = len(window.targets) * self.plan.batch
-        if self.model.config.bidirectional:
-            after = torch.from_numpy(window.after[:, here]).to(self.device)
-            hidden, state = self.model.both(inputs, after, before, self.model.zero_state(inputs.shape[1]), **how)
-        else:
-            hidden, state = self.model.hidden(inputs, before, **how)
-        loss, total = costs(self.model, hidden, targets, count, functools.partial(summed_nats, precision=self.precision))
-        return loss, total, state
+        inputs, targets, after = (torch.from_numpy(part[:, here]).to(self.device) for part in (window.inputs, window.targets, window.after))
+        return Rows(inputs, targets, after, tuple(tuple(part[here] for part in layer) for layer in self.state),
+                    [mask.of(shard) for mask in masks])
 
     def step(self) -> tuple[float, int]:
         """‖ The next update; the nats per token it cost (nan: it was skipped) and how many tokens it read."""
@@ -248,13 +225,14 @@ class Trainer:
             for number, part in enumerate(parts):
                 out[f"state.{layer}.{number}"] = part.cpu().numpy()
         out |= {f"best.{name}": value for name, value in self.best.items()}
-        out["generator"] = self.generator.get_state().numpy()
+        out[self.drawing] = self.generator.get_state().numpy()
         return out
 
     def restore(self, tensors: checkpoint.Tensors) -> None:
-        """The reverse. CheckpointError when they do not fit this model."""
-        if wrong := {name for name in tensors if not name.startswith(("weights.", "optimizer.", "state.", "best."))} ^ {"generator"}:
-            raise CheckpointError(f"missing or unknown tensors: {', '.join(sorted(wrong)[:4])[:80]}")
+        """The reverse. CheckpointError when they do not fit this model. Random numbers of another kind of device are drawn anew."""
+        found = {name for name in tensors if not name.startswith(("weights.", "optimizer.", "state.", "best."))}
+        if len(found) != 1 or found - GENERATORS:
+            raise CheckpointError(f"missing or unknown tensors: {', '.join(sorted(found ^ {self.drawing})[:4])[:80]}")
         shapes = self.model.config.shapes()
         expected = {f"weights.{name}": shape for name, shape in shapes.items()}
         checkpoint.check_tensors(tensors, expected, "weights.", np.float32)
@@ -270,6 +248,9 @@ class Trainer:
         self.optimizer.restore({name: torch.from_numpy(tensors[f"optimizer.{name}"]) for name in moments})
         self.state = tuple(tuple(torch.from_numpy(tensors[f"state.{i}.{j}"][self.rows.start : self.rows.stop].copy()).to(self.device)
                                  for j in range(len(parts))) for i, parts in enumerate(self.state))
-        if self.device.type == "cpu" and not drawable(tensors["generator"]):
+        if self.drawing not in tensors:
+            self.generator.manual_seed(self.config.seed + 1 + self.progress.step)
+            return
+        if self.device.type == "cpu" and not drawable(tensors[self.drawing]):
             raise CheckpointError("its random numbers are not valid")
-        self.generator.set_state(torch.from_numpy(tensors["generator"].copy()))
+        self.generator.set_state(torch.from_numpy(tensors[self.drawing].copy()))

@@ -16,16 +16,17 @@ LISTED = """
     tokens word pieces unigram subword tokenizer sources text fingerprint encoding store corpus batches fetch
     machine world packing runtime stepper container checkpoint gaps sampling filling settings inspection trace units novelty
     kernels.form kernels.buffers kernels.plain kernels.output kernels.sequence kernels.rowwise kernels.native kernels.cudnn kernels
-    model metrics recipe reasons optim exchange distributed beginning evaluation dynamic transfer advice events progress trainer gradients
-    planning session training comparison recall api
+    model update metrics recipe reasons optim exchange distributed beginning evaluation dynamic transfer advice events progress trainer
+    gradients planning session training comparison recall api
     curve drawings report plots lines wrapping picture dashboard tables versus heat screen options
     commands commands.arguments commands.streams commands.learning commands.writing commands.measuring commands.looking cli __main__
 """
 ORDER = LISTED.split()
 
 # These alone may need torch as they are loaded; machine needs it in its functions.
-TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "optim", "exchange", "distributed",
-         "evaluation", "dynamic", "gradients", "transfer", "trainer", "planning", "session", "training", "comparison", "recall"}
+TORCH = {*(name for name in ORDER if name.startswith("kernels") and name != "kernels.form"), "model", "update", "optim", "exchange",
+         "distributed", "evaluation", "dynamic", "gradients", "transfer", "trainer", "planning", "session", "training", "comparison",
+         "recall"}
 
 COMMANDS = [f"commands.{name}" for name in ("arguments", "learning", "writing", "measuring", "looking")]  # they alone need typer
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]

@@ -43,7 +43,7 @@ def put(trainer, place, value):
 
 def faulty(monkeypatch, place, value, at):
     """Training whose update number `at` goes wrong in a place; gradients and losses do so by themselves, once."""
-    import charrnn.trainer as module
+    import charrnn.update as module
 
     update, validate, summed = Trainer.update, Trainer.validate, module.summed_nats
     kind, _, name = place.partition(" ")
@@ -96,7 +96,7 @@ def test_one_value_that_is_no_number(place, value, corpus, tmp_path, monkeypatch
 
 
 def test_where_it_never_ends_the_run_goes_back_twice_and_then_says_what_to_try(corpus, tmp_path, monkeypatch):
-    import charrnn.trainer as module
+    import charrnn.update as module
 
     steps, summed = [], module.summed_nats
     step = Trainer.step

@@ -66,6 +66,7 @@ CHANGES = {
     "an optimizer without end": lambda t, a: t.update({name: np.full_like(value, np.inf) for name, value in t.items()
                                                        if name.startswith("optimizer.") and value.ndim}),
     "a state of other units": lambda t, a: t.update({"state.0.0": np.zeros((3, 5), np.float32)}),
+    "two generators": lambda t, a: t.update({"generator.cuda": np.zeros(16, np.uint8)}),
     "no generator": lambda t, a: t.pop("generator"),
     "half a generator": lambda t, a: t.update(generator=t["generator"][:100].copy()),
     "a generator of noise": lambda t, a: t.update(generator=np.full_like(t["generator"], 255)),
@@ -90,3 +91,19 @@ def test_hostile_states_are_refused(name, state, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         list(train(corpus, config, tmp_path, resume=True))
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_random_numbers_of_another_kind_of_device_are_drawn_anew(state, tmp_path):
+    """The rest of the state is as good as before; what is dropped from here on is other than it would have been, but the same each time."""
+    corpus, config, tensors, about, model = state
+    ends = []
+    for turn, name in enumerate(("generator", "generator.cuda", "generator.cuda")):
+        run = tmp_path / str(turn)
+        given = {one: value for one, value in tensors.items() if one != "generator"}
+        given[name] = tensors["generator"] if name == "generator" else np.zeros(16, np.uint8)
+        run.mkdir()
+        (run / checkpoint.MODEL).write_bytes(model)
+        checkpoint.write(run / checkpoint.RESUME, given, about)
+        assert list(train(corpus, config, run, resume=True))[-1].steps == 30
+        ends.append({one: value.tobytes() for one, value in checkpoint.read(run / checkpoint.RESUME)[0].items()})
+    assert ends[1] == ends[2] and ends[1]["weights.output.w"] != ends[0]["weights.output.w"]

@@ -159,7 +159,7 @@ def test_another_machine_is_told_once(corpus, tmp_path, monkeypatch):
     run = tmp_path / "run"
     trained(corpus, run, 3)
     other = machine.makings(1, "float32") | {"torch": "9.9"}
-    monkeypatch.setattr(machine, "makings", lambda threads, precision: other)
+    monkeypatch.setattr(machine, "makings", lambda *_: other)
     notes = [trained(corpus, run, 3, resume=True)[0].notes for _ in range(2)]
     assert [sum("bits may differ" in note for note in session) for session in notes] == [1, 0]
     assert any("9.9" in note and "torch" in note for note in notes[0])

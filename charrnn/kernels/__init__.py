@@ -118,7 +118,8 @@ def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, *, precis
     if hidden.shape != (len(targets), len(w)) or b.shape != w.shape[1:] or not hidden.dtype == w.dtype == b.dtype:
         raise UsageError(f"kernels.summed_nats: {tuple(hidden.shape)} @ {tuple(w.shape)} + {tuple(b.shape)} for {len(targets)} targets")
     if hidden.device.type != "cpu":
-        return functional.cross_entropy(torch.addmm(b, hidden, w).to(w.dtype), targets, reduction="sum").double()
+        total = functional.cross_entropy(torch.addmm(b, hidden, w), targets, reduction="sum")
+        return total if hidden.device.type == "mps" else total.double()  # Metal has no float64
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(b):
         raise IndexError(f"targets reach from {int(targets.min())} to {int(targets.max())}, the vocabulary has {len(b)}")
     parts = [part.contiguous() for part in (hidden, w, b, targets)]
@@ -131,7 +132,7 @@ def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, *, precis
 def nats_at(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, temperatures: Sequence[float]) -> list[float]:
     """`summed_nats` of the logits divided by each temperature; one product serves them all."""
     if hidden.device.type != "cpu":
-        logits = torch.addmm(b, hidden, w).to(w.dtype)
+        logits = torch.addmm(b, hidden, w)
         return [float(functional.cross_entropy(logits / temperature, targets, reduction="sum")) for temperature in temperatures]
     return output.nats_at(_work(), hidden.contiguous(), w.contiguous(), b.contiguous(), targets.contiguous(), temperatures)
 
