@@ -12,7 +12,7 @@ from charrnn.config import PRECISIONS, Config, ModelConfig, TrainingConfig, seco
 from charrnn.errors import UsageError
 
 DEFAULT_SECONDS = 180.0
-WITHOUT_END = 1e9  # more seconds, and more tokens, than any rule asks for
+WITHOUT_END = 1e9  # more seconds, tokens or speed than any rule asks for
 
 
 def budget(config: TrainingConfig) -> float | None:
@@ -26,8 +26,9 @@ REFERENCE = 30e-12  # seconds that a token takes with each weight on a machine o
 
 
 def speed(model: ModelConfig, tokens: int, seconds: float) -> float:
-    """How many times as fast as REFERENCE a machine is that takes so many seconds for a step of so many tokens."""
-    return REFERENCE * model.parameters() * tokens / seconds
+    """How many times as fast as REFERENCE a machine is that takes so many seconds for a step of so many tokens. One that is slower by far
+    is taken to be busy with other things just now."""
+    return max(REFERENCE * model.parameters() * tokens / seconds, 0.25)
 
 
 def hidden(tokens: int, time: float, speed: float = 1.0) -> int:
@@ -168,4 +169,4 @@ def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int,
     """Whether a run that was given a time made all the passes that teach anything, and no longer time would plan a wider model."""
     if budget(config) is None or steps < most_steps(tokens, plan.batch, plan.window):
         return False
-    return shape(dataclasses.replace(config, time=f"{WITHOUT_END:.0f}s"), tokens, model.vocabulary) == model
+    return shape(config, tokens, model.vocabulary, WITHOUT_END) == model

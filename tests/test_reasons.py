@@ -1,14 +1,19 @@
 """The plan and its reasons at their corners; a dry run says what a real one does, and makes nothing."""
 
+import dataclasses
 import itertools
 import json
+import time
 
 import pytest
 import torch
+from conftest import VERSE
 
-from charrnn import reasons, recipe
+from charrnn import planning, reasons, recipe
 from charrnn.config import ModelConfig, TrainingConfig, option_name
+from charrnn.corpus import prepare
 from charrnn.model import Model
+from charrnn.text import open_text
 from tests.test_cli import QUICK, charrnn, refused
 
 CORNERS = list(itertools.product([5, 10**8], [3, 50_000], ["10s", "10h"], [1e-4, 20.0]))
@@ -109,3 +114,22 @@ def test_a_few_tokens_of_many_cost_no_table_and_say_the_same(cell):
     torch.cat(pieces).square().sum().backward()
     for weight, gradient in zip(model.parameters(), gradients):
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("speed, looks", [(0.01, 2), (0.6, 2), (1.0, 1), (2.0, 2)])
+def test_the_width_follows_the_machine_and_its_speed_is_measured_again(speed, looks, tmp_path, monkeypatch):
+    (tmp_path / "verse.txt").write_text(VERSE * 1500, encoding="utf-8")
+    corpus, config = prepare(open_text([tmp_path / "verse.txt"]), level="char"), TrainingConfig(time="30s", threads=1)
+    tokens, seen = corpus.training.tokens, []
+
+    def measure(trainer, choices, limit):
+        model, plan = trainer.model.config, trainer.plan
+        seen.append(recipe.REFERENCE * model.parameters() * plan.batch * plan.window / speed)
+        return choices[0], seen[-1], 0.01
+
+    monkeypatch.setattr(planning, "measure", measure)
+    found = planning.planned(corpus, config, torch.device("cpu"), began=time.monotonic())
+    assert found.model.hidden == recipe.hidden(tokens, 30, max(speed, 0.25)) and len(seen) == looks
+    assert found.outlook.seconds_per_step == seen[-1]
+    assert found.outlook.seconds == pytest.approx(30, rel=0.02)
+    assert planning.planned(corpus, dataclasses.replace(config, hidden=64), torch.device("cpu"), began=time.monotonic()).model.hidden == 64
