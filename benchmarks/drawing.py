@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 820, 460
 LEFT, RIGHT, TOP, BOTTOM = 56, 214, 26, 46  # margins; the names of the points need room at the right
 COLOURS = ("#1a7f37", "#8250df")
 INK, DIM, GRID, PAPER = "#1f2328", "#656d76", "#d8dee4", "#ffffff"
-MINUTES = (1 / 60, 1 / 30, 1 / 12, 1 / 6, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 240, 600, 1440)
+MINUTES = (1 / 60, 1 / 30, 1 / 12, 1 / 6, 0.5, 1, 3, 5, 10, 30, 60, 120, 240, 600, 1440)
 NEAR = 13  # pixels that two names on the same side keep between them
 
 
