@@ -75,19 +75,18 @@ def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, bega
     known: dict[str, Any] = {"scored": min(corpus.validation.tokens, SCORED), "held_out": corpus.held_out,
                              "precision": recipe.precision(config, able), "processes": world.size,
                              "threads": config.threads or recipe.threads(model, -(-rows // world.size), window, cores)}
-    untimed: dict[str, Any] = {"seconds_per_step": 1.0}
     ahead = None
 
     def look(choices: Sequence[int]) -> tuple[float, Plan, Outlook]:
         """‖ The seconds that a step of the model takes, and its plan at this speed."""
-        trainer = Trainer(corpus, config, model, recipe.plan(config, model, tokens, **untimed, **known), where, world)
+        trainer = Trainer(corpus, config, model, recipe.plan(config, model, tokens, seconds_per_step=1.0, **known), where, world)
         known["threads"], *found = world.shared([*measure(trainer, choices, PROBE / len(choices)), time.monotonic() - began])
         timing: dict[str, Any] = dict(zip(("seconds_per_step", "seconds_per_evaluation", "spent"), found))
         plan = recipe.plan(config, model, tokens, **timing, **known)
         return timing["seconds_per_step"], plan, reasons.outlook(model, plan, **timing)
 
     if not timed and not measuring:
-        plan = recipe.plan(config, model, tokens, **untimed, **known)
+        plan = recipe.plan(config, model, tokens, seconds_per_step=1.0, **known)
     else:
         per_step, plan, ahead = look(world.shared(sorted({cores, 1} if timed and not config.threads else {known["threads"]})))
         wanted = recipe.shape(config, tokens, vocabulary, recipe.speed(model, rows * window, per_step)) if timed else model

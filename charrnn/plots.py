@@ -33,7 +33,7 @@ def figure(reading: Reading, gradients: dict[str, Any], path: Path) -> bytes:
         raise UsageError("--plot needs matplotlib, which is not installed: pip install matplotlib") from None
     run, unit, out = reading.run, "pseudo-" if reading.back else "", io.BytesIO()
     steps = min(STEPS, len(reading.ids))
-    letters = [visible(text.replace("\n", "↵").replace(" ", "␣"), keep="") [:WORD] for text in reading.texts[:steps]]
+    letters = [visible(text.replace("\n", "↵").replace(" ", "␣"), keep="")[:WORD] for text in reading.texts[:steps]]
     way = {"rotation": 90} if max(map(len, letters)) > 2 else {}
     kept: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "charrnn"}
     maps = mapped(reading)

@@ -24,7 +24,7 @@ def layer(cell: str, x: Tensor, w_x: Tensor, b: Tensor, w_h: Tensor, b_h: Tensor
     whole = torch.cat([part.reshape(-1) for part in parts]).to(kind)  # in one piece, as cuDNN takes them
     weights = [one.view_as(part) for one, part in zip(torch.split(whole, [part.numel() for part in parts]), parts)]
     options = (True, 1, 0.0, torch.is_grad_enabled(), False, False)  # biases, layers, dropout, training, bidirectional, batch first
-    x, states = x.to(kind), tuple(part.unsqueeze(0).to(kind) for part in state)
+    x, states = x.to(kind), tuple(part.unsqueeze(0).to(kind).contiguous() for part in state)
     if cell == "lstm":
         outputs, h, c = torch._VF.lstm(x, states, weights, *options)
         return outputs.to(w_h.dtype), (h[0].to(w_h.dtype), c[0].to(w_h.dtype))
