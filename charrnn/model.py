@@ -21,6 +21,7 @@ from torch.nn import functional
 from charrnn.cells import GATES, STATES
 from charrnn.config import ModelConfig
 from charrnn.kernels import cudnn, linear, recur
+from charrnn.kernels.buffers import Lease
 
 State = tuple[tuple[Tensor, ...], ...]  # for each layer what cells.STATES counts, each (B, H)
 
@@ -36,6 +37,21 @@ class Masks:
     def of(self, rows: slice) -> Masks:
         """Those of some of the rows."""
         return Masks(self.weights, None if self.outputs is None else self.outputs[rows])
+
+
+def kept(like: Tensor, shape: Sequence[int], share: float, generator: torch.Generator | None) -> Tensor:
+    """A mask of that shape, on the device of `like` and of its type: 0 for a `share` of its elements, 1/(1 − share) for the rest.
+
+    On the CPU a share is rounded to 1/256, as each element is drawn as one byte of a random number: `bernoulli_` takes ten times as long,
+    a fifth of a training step with 384 units.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(shape).bernoulli_(1 - share, generator=generator) / (1 - share)
+    count, dropped, lease = math.prod(shape), round(256 * share), Lease()
+    numbers = lease.tensor(torch.int64, -(-count // 8)).random_(-(1 << 63), None, generator=generator)
+    keep = numbers.view(torch.uint8)[:count].view(*shape) >= dropped
+    lease.end()
+    return keep.to(like.dtype).mul_(256 / (256 - dropped))
 
 
 class Layer(nn.Module):
@@ -127,13 +143,9 @@ class Model(nn.Module):
         `dropout` is variational (Gal and Ghahramani 2016): a row's mask is the same at each of its T steps. `weight_drop` drops
         recurrent weights, the same for all rows and steps (Merity et al. 2018).
         """
-        def mask(share: float, *shape: int) -> Tensor:
-            keep: Tensor = self.output["w"].new_empty(shape).bernoulli_(1 - share, generator=generator)
-            return keep / (1 - share)
-
-        layers = [layer for layer in (*self.layers, *self.back) if isinstance(layer, Layer)]
-        return tuple(Masks(mask(weight_drop, *layer.w_h.shape) if weight_drop and layer.w_h is not None else None,
-                           mask(dropout, rows, self.config.hidden) if dropout else None) for layer in layers)
+        one, layers = self.output["w"], [layer for layer in (*self.layers, *self.back) if isinstance(layer, Layer)]
+        return tuple(Masks(kept(one, layer.w_h.shape, weight_drop, generator) if weight_drop and layer.w_h is not None else None,
+                           kept(one, (rows, self.config.hidden), dropout, generator) if dropout else None) for layer in layers)
 
     def hidden(self, tokens: Tensor, state: State, *, masks: Sequence[Masks] = (), backward: bool = False,
                precision: str = "float32") -> tuple[Tensor, State]:

@@ -77,9 +77,11 @@ def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, bega
                              "threads": config.threads or recipe.threads(model, -(-rows // world.size), window, cores)}
     ahead = None
 
-    def look(choices: Sequence[int]) -> tuple[float, Plan, Outlook]:
-        """‖ The seconds that a step of the model takes, and its plan at this speed."""
-        trainer = Trainer(corpus, config, model, recipe.plan(config, model, tokens, seconds_per_step=1.0, **known), where, world)
+    def look(choices: Sequence[int], speed: float = 1.0) -> tuple[float, Plan, Outlook]:
+        """‖ The seconds that a step of the model takes, and its plan at this speed. What a plan for a machine of the given `speed` drops is
+        dropped while measuring too, as drawing it takes time."""
+        expected = recipe.REFERENCE * model.parameters() * rows * window / speed
+        trainer = Trainer(corpus, config, model, recipe.plan(config, model, tokens, seconds_per_step=expected, **known), where, world)
         known["threads"], *found = world.shared([*measure(trainer, choices, PROBE / len(choices)), time.monotonic() - began])
         timing: dict[str, Any] = dict(zip(("seconds_per_step", "seconds_per_evaluation", "spent"), found))
         plan = recipe.plan(config, model, tokens, **timing, **known)
@@ -89,10 +91,11 @@ def planned(corpus: Corpus, config: TrainingConfig, where: torch.device, *, bega
         plan = recipe.plan(config, model, tokens, seconds_per_step=1.0, **known)
     else:
         per_step, plan, ahead = look(world.shared(sorted({cores, 1} if timed and not config.threads else {known["threads"]})))
-        wanted = recipe.shape(config, tokens, vocabulary, recipe.speed(model, rows * window, per_step)) if timed else model
+        speed = recipe.speed(model, rows * window, per_step)
+        wanted = recipe.shape(config, tokens, vocabulary, speed) if timed else model
         if wanted != model:
             model = wanted
-            _, plan, ahead = look([known["threads"]])
+            _, plan, ahead = look([known["threads"]], speed)
     return Planned(model, plan, reasons.choices(config, model, plan, tokens, held_out=corpus.held_out), ahead)
 
 

@@ -1,5 +1,7 @@
 """The model against its NumPy twin, whole sequences against single steps, and its initial weights."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from charrnn import cells
 from charrnn.config import ModelConfig
 from charrnn.kernels import cudnn
-from charrnn.model import Layer, Model
+from charrnn.model import Layer, Model, kept
 from charrnn.runtime import Runtime
 from tests.small import exact_model
 
@@ -101,8 +103,21 @@ def test_dropout_keeps_one_mask_for_all_steps_of_a_row():
     assert (dropped == dropped[0]).all()
     assert 0.3 < dropped[0].float().mean() < 0.5
     assert not (dropped[0, 0] == dropped[0, 1]).all()
-    kept, _ = model.hidden(tokens(config), model.zero_state(B))
-    torch.testing.assert_close(hidden[~dropped], kept[~dropped] / 0.6)
+    whole, _ = model.hidden(tokens(config), model.zero_state(B))
+    torch.testing.assert_close(hidden[~dropped], whole[~dropped] * 256 / 154)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.3, 0.95])
+def test_what_is_kept_is_a_fair_share_of_each_row_and_column_and_as_large_as_the_whole(share):
+    mask = kept(torch.empty(0, dtype=torch.float64), (512, 515), share, torch.Generator().manual_seed(3))
+    drop = round(256 * share) / 256
+    assert set(mask.unique().tolist()) == ({0.0, 1 / (1 - drop)} if drop else {1.0})
+    alone = math.sqrt(drop / (1 - drop))  # the standard deviation of one element, whose mean is 1
+    assert abs(mask.mean() - 1) <= 4 * alone / math.sqrt(mask.numel())
+    for means in mask.mean(0), mask.mean(1):
+        assert (means - 1).abs().max() <= 5 * alone / math.sqrt(512)
+    neighbours = ((mask[:, 1:] - 1) * (mask[:, :-1] - 1)).mean()  # bytes of one number are drawn alone too
+    assert abs(neighbours) <= 4 * alone**2 / math.sqrt(mask.numel())
 
 
 @pytest.mark.parametrize("config", [config for config in SHAPES if config.cell != "mlp"],
@@ -115,9 +130,9 @@ def test_weight_drop_computes_with_the_weights_that_are_left(config):
     dropped.square().sum().backward()
     generator = torch.Generator().manual_seed(0)
     for layer in model.layers:
-        keep = torch.empty_like(layer.w_h).bernoulli_(1 - share, generator=generator)
-        assert 0.5 < keep.mean() < 0.9 and not layer.w_h.grad[keep == 0].any() and layer.w_h.grad[keep == 1].any()
-        layer.w_h.data *= keep / (1 - share)
+        mask = kept(layer.w_h, layer.w_h.shape, share, generator)
+        assert 0.1 < (mask == 0).double().mean() < 0.5 and not layer.w_h.grad[mask == 0].any() and layer.w_h.grad[mask != 0].any()
+        layer.w_h.data *= mask
     torch.testing.assert_close(model.hidden(ids, model.zero_state(B))[0], dropped)
 
 

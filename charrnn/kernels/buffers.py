@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Pool:
-    """Flat float buffers, lent and given back. As many are kept as were ever out at once; safe to call from threads."""
+    """Flat buffers, lent and given back. As many are kept as were ever out at once; safe to call from threads."""
 
     def __init__(self) -> None:
         self._free: dict[torch.dtype, list[Tensor]] = {}
