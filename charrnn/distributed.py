@@ -93,7 +93,7 @@ class Joined(World):
             if self.store.add("told", 1) > 1:
                 raise ToldError(code) from None
             self.store.set("code", str(code))
-        if isinstance(error, CharRNNError) and self.rank and not isinstance(error, ToldError) and not str(error).startswith("rank "):
+        if isinstance(error, CharRNNError) and self.rank and not isinstance(error, ToldError) and not error.placed:
             raise type(error)(f"rank {self.rank} on {socket.gethostname()}: {error}") from None
 
     def _call(self, how: str, found: list[str]) -> None:
@@ -226,7 +226,9 @@ class Joined(World):
         for name, value in what.items():
             if others := [rank for rank, (other,) in enumerate(self.agree(value != first[name])) if other]:
                 names = [f"rank {rank} ({self.store.get(f'place/{rank}').decode()})" for rank in others[:4]]
-                raise UsageError(f"{', '.join(names)}: {name} is not that of rank 0; {advice}")
+                error = UsageError(f"{', '.join(names)}: {name} is not that of rank 0; {advice}")
+                error.placed = True
+                raise error
 
     def gradients(self, parameters: Iterable[torch.nn.Parameter], shards: int) -> Gradients:
         return Exchange(self, list(parameters), shards)

@@ -5,6 +5,7 @@ class CharRNNError(Exception):
     """A failure that one line explains: what, where, what to do. Its kinds set the exit code of the command."""
 
     exit_code = 1
+    placed = False  # whether the line itself says which of several processes it is about
 
 
 class UsageError(CharRNNError):
