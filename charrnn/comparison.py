@@ -76,7 +76,8 @@ def compare(corpus: Corpus, config: CompareConfig, out: Path) -> Iterator[Compar
 
 def settings_of(name: str, config: CompareConfig, tokens: int, vocabulary: int) -> TrainingConfig:
     """What a kind of model is trained with."""
-    given: dict[str, Any] = {"seed": config.seed, "threads": config.threads, "time": config.time, "steps": config.steps}
+    given: dict[str, Any] = {"seed": config.seed, "threads": config.threads, "time": config.time, "steps": config.steps,
+                             "generations": 1}
     if config.time is None and config.steps is None:
         given |= {"steps": STEPS} if config.equal == "parameters" else {"time": TIME}
     plain = TrainingConfig(cell="lstm", hidden=config.hidden, **given)

@@ -168,6 +168,9 @@ class TrainingConfig(Config):
     time: str | None = setting(None, "Train for this long, such as 90s, 3m, 1h30m. Default: 3m.", group=_LENGTH)
     steps: int | None = setting(None, "Train for this many updates.", low=1, high=10**9, group=_LENGTH)
     epochs: float | None = setting(None, "Train for this many passes over the text.", above=0, high=10**6, group=_LENGTH)
+    generations: int | None = setting(None, "Train this many models one after the other, each for --steps or --epochs; each learns from "
+                                      "the text and from what the best one before it predicts. Default: as many as the time allows, 1 "
+                                      "without --time.", low=1, high=100, group=_LENGTH, later=True)
 
     batch: int | None = setting(None, "Rows of text read side by side. Default: by the text's length.", low=1, high=65536,
                                 group=_LEARNING)
@@ -191,6 +194,8 @@ class TrainingConfig(Config):
             raise UsageError("--time, --steps and --epochs exclude each other: give one")
         if self.time is not None:
             seconds(self.time)
+        if self.bidirectional and (self.generations or 1) > 1:
+            raise UsageError(f"--generations {self.generations} is for models that read from left to right, not for --bidirectional")
         if self.activation != "tanh" and self.cell not in ("rnn", "mlp"):
             raise UsageError(f"--activation {self.activation} is for rnn and mlp; the equations of {self.cell} leave no choice")
         if self.gru_reset != "before" and self.cell != "gru":

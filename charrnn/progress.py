@@ -19,12 +19,13 @@ class Progress:
     """Where a run stands, in numbers; all of it goes into resume.safetensors."""
 
     step: int = 0
-    plans: list[tuple[int, float, int]] = field(default_factory=list)  # at this step, so far along, it was planned to end at that step
+    # At this step, so far along, it was planned to end at that step; a generation begins where it is no way along.
+    plans: list[tuple[int, float, int]] = field(default_factory=list)
     seconds: float = 0.0
     nats: float = 0.0  # since the last evaluation
     tokens: int = 0
     best: dict[str, Any] = field(default_factory=dict)
-    waited: int = 0  # evaluations since the best one
+    waited: int = 0  # evaluations since the best one of this generation
     done: str = ""
     curve: list[tuple[int, float, float]] = field(default_factory=list)  # (step, training, validation) in nats per character
     due: bool = False  # the evaluation at this step is still to be made
@@ -61,8 +62,32 @@ class Progress:
 
     @property
     def steps(self) -> int:
-        """The step at which the run ends, as last planned."""
+        """The step at which this generation ends, as last planned."""
         return self.plans[-1][2]
+
+    @property
+    def generation(self) -> int:
+        """How many models were begun."""
+        return sum(way == 0 for _, way, _ in self.plans)
+
+    @property
+    def born(self) -> int:
+        """The step at which this generation began."""
+        return max(at for at, way, _ in self.plans if way == 0)
+
+    @property
+    def length(self) -> int:
+        """How many steps this generation has, as last planned."""
+        return self.steps - self.born
+
+    def own_curve(self) -> list[tuple[int, float, float]]:
+        """That of this generation."""
+        return [point for point in self.curve if point[0] > self.born]
+
+    def again(self) -> None:
+        """The next generation begins, of as many steps."""
+        self.plans.append((self.step, 0.0, self.step + self.length))
+        self.waited, self.nats, self.tokens = 0, 0.0, 0
 
     def way(self) -> float:
         """How far along the run is in the middle of the next step, from 0 to 1; a new plan changes the pace, never the place."""

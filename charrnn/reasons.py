@@ -15,6 +15,7 @@ from charrnn.visible import count, duration, size
 
 PROCESS = 320e6  # bytes of Python and torch before a model is made
 COPIES = 36  # bytes a parameter: weights, gradients, moments, the best model, and the copies that are written
+TEACHER = 12  # and more where there is a teacher
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,15 @@ def memory(model: ModelConfig, plan: Plan) -> int:
     is held while the validation part is scored."""
     tokens = plan.batch * plan.window + ROWS * CHUNK
     kept = model.layers * len(model.towers) * (GATES[model.cell] + 2) * model.hidden + model.hidden
-    return round(PROCESS + COPIES * model.parameters() + 4 * tokens * kept + min(4 * tokens * model.vocabulary, 16 << 20))
+    copies = COPIES + (TEACHER if plan.generations > 1 else 0)
+    return round(PROCESS + copies * model.parameters() + 4 * tokens * kept + min(4 * tokens * model.vocabulary, 16 << 20))
 
 
 def outlook(model: ModelConfig, plan: Plan, *, seconds_per_step: float, seconds_per_evaluation: float, spent: float = 0.0) -> Outlook:
     """What a plan takes at these speeds, `spent` seconds having passed."""
-    evaluations = -(-plan.steps // plan.evaluate_every)
-    return Outlook(seconds=spent + plan.steps * seconds_per_step + evaluations * seconds_per_evaluation, memory=memory(model, plan),
+    evaluations = plan.generations * -(-plan.steps // plan.evaluate_every)
+    steps = plan.steps * (1 + recipe.STUDENT * (plan.generations - 1))
+    return Outlook(seconds=spent + steps * seconds_per_step + evaluations * seconds_per_evaluation, memory=memory(model, plan),
                    seconds_per_step=seconds_per_step, seconds_per_evaluation=seconds_per_evaluation)
 
 
@@ -70,6 +73,8 @@ def choices(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int,
         ("weight_drop", plan.weight_drop, "lets many passes go on teaching" if plan.weight_drop else "for texts that are read many times"),
         ("parameters", model.parameters(), f"{_short(per_token)} for each of the {_short(tokens)} tokens to learn from"),
         ("steps", plan.steps, _steps(config, plan, tokens, epochs)),
+        ("generations", plan.generations, "the time is enough for one model" if plan.generations == 1 else
+         "each fresh model learns from what the best one before it predicts, too, and drops less"),
         ("evaluate_every", plan.evaluate_every,
          f"{-(-plan.steps // plan.evaluate_every)} evaluations are enough to find the best model, and take little"),
         ("threads", plan.threads, "a second one is not there, or costs more than it saves" if plan.threads == 1 else
@@ -129,9 +134,12 @@ def _steps(config: TrainingConfig, plan: Plan, tokens: int, epochs: float) -> st
 def short(made: tuple[Choice, ...], ahead: Outlook | None = None) -> tuple[str, ...]:
     """A plan in two lines, for the start of a run; with a third for what it takes, where that was measured."""
     by = {choice.name: choice for choice in made}
-    lines = (f"batch {by['batch'].value} x window {by['window'].value}, rates {by['lr'].value:.2g} (AdamW) and {by['matrix_lr'].value:.2g} "
-             f"(Muon), dropout {by['dropout'].value:g}, of recurrent weights {by['weight_drop'].value:g}: {by['dropout'].reason}",
-             f"hidden {by['hidden'].value}: {by['hidden'].reason}; steps {by['steps'].value:,}: {by['steps'].reason}")
+    lines: tuple[str, ...] = (
+        f"batch {by['batch'].value} x window {by['window'].value}, rates {by['lr'].value:.2g} (AdamW) and {by['matrix_lr'].value:.2g} "
+        f"(Muon), dropout {by['dropout'].value:g}, of recurrent weights {by['weight_drop'].value:g}: {by['dropout'].reason}",
+        f"hidden {by['hidden'].value}: {by['hidden'].reason}; steps {by['steps'].value:,}: {by['steps'].reason}")
+    if by["generations"].value > 1:
+        lines = (*lines, f"generations {by['generations'].value}, of so many steps each: {by['generations'].reason}")
     return lines if ahead is None else (*lines, f"expected: {duration(ahead.seconds)}, {size(ahead.memory)} of memory")
 
 

@@ -85,6 +85,11 @@ def dropout(epochs: float, weights_per_token: float) -> float:
     return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0)), 0.0), 0.4), 3)
 
 
+# Models that are trained one after the other, each taught by the best before it, and what a step of a taught one costs. What a teacher
+# predicts keeps a student from learning by heart: it needs less dropout.
+MOST_GENERATIONS, STUDENT = 3, 1.35
+
+
 def weight_drop(epochs: float, weights_per_token: float) -> float:
     """None up to twelve passes, where it only slows the learning; with more of them it is what lets them go on teaching, the more so the
     larger the model is beside the text."""
@@ -107,6 +112,9 @@ class Plan(Config):
     threads: int = setting(1, "", low=1)
     precision: str = setting("float32", "", choices=PRECISIONS, later=True)
     shards: int = setting(1, "", low=1, high=65536, later=True)
+    generations: int = setting(1, "", low=1, high=100, later=True)  # of `steps` each
+    student_dropout: float = setting(0.0, "", low=0, high=0.95, later=True)  # from the second generation on
+    student_weight_drop: float = setting(0.0, "", low=0, high=0.95, later=True)
 
 
 def shape(config: TrainingConfig, tokens: int, vocabulary: int, speed: float = 1.0) -> ModelConfig:
@@ -145,28 +153,37 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     Where nothing is held out the text is there to be learnt by heart: no dropout.
     """
     rows, window = rows_and_window(config, tokens)
+    born = config.generations or 1
     per_epoch = -(-(tokens // rows) // window)
     time = budget(config)
     if time is not None:
         evaluations = max(1, min(25, int(0.08 * time / max(seconds_per_evaluation, 1e-9))))
         training = max(time - spent - (evaluations + 1) * seconds_per_evaluation, 0.1 * time)
-        steps = max(1, int(training / max(seconds_per_step, 1e-9)))
-        steps = min(steps, most_steps(tokens, rows, window))
+        possible = max(1, int(training / max(seconds_per_step, 1e-9) / (1 + STUDENT * (born - 1))))
+        steps = min(possible, most_steps(tokens, rows, window))
+        if config.generations is None and held_out and not config.bidirectional:
+            evaluating = evaluations * seconds_per_evaluation / max(seconds_per_step, 1e-9)  # in steps
+            born = min(MOST_GENERATIONS, 1 + int((possible - steps) / (STUDENT * steps + evaluating)))
     else:
         steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
         evaluations = max(1, min(25, steps * rows * window // scored))  # never more reading to score than to learn
     epochs, per_token = steps / per_epoch, model.parameters() / tokens
     dropped = config.dropout if config.dropout is not None else dropout(epochs, per_token) if held_out else 0.0
     thinned = config.weight_drop if config.weight_drop is not None else weight_drop(epochs, per_token) if dropped else 0.0
+    if model.cell == "mlp":
+        thinned = 0.0
     rate = config.lr or lr(model.cell, model.hidden)
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
-        dropout=dropped, weight_drop=0.0 if model.cell == "mlp" else thinned,
-        evaluate_every=-(-steps // evaluations), threads=threads, precision=precision, shards=min(config.shards or processes, rows))
+        dropout=dropped, weight_drop=thinned, student_dropout=dropped if config.dropout is not None else round(max(dropped - 0.1, 0.0), 3),
+        student_weight_drop=thinned if config.weight_drop is not None else round(thinned / 2, 3),
+        evaluate_every=-(-steps // evaluations), threads=threads, precision=precision,
+        shards=min(config.shards or processes, rows), generations=born)
 
 
 def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int) -> bool:
-    """Whether a run that was given a time made all the passes that teach anything, and no longer time would plan a wider model."""
-    if budget(config) is None or steps < most_steps(tokens, plan.batch, plan.window):
+    """Whether a run that was given a time made all the passes that teach anything, as often as it pays, and no longer time would plan a
+    wider model."""
+    if budget(config) is None or plan.generations < MOST_GENERATIONS or steps < most_steps(tokens, plan.batch, plan.window):
         return False
     return shape(config, tokens, model.vocabulary, WITHOUT_END) == model

@@ -37,6 +37,7 @@ def mended(path: Path, content: bytes) -> None:
         write_whole(path, content)
 
 
+LEAST = 0.1  # of a run's time, that must be left for another generation
 GAP = "\x00"  # a sign that no text has
 
 
@@ -76,7 +77,7 @@ class Session:
             step=trainer.progress.step, run=str(self.run), text=corpus.name, level=corpus.tokenizer.level,
             vocabulary=corpus.tokenizer.size, cell=model.cell, layers=model.layers, hidden=model.hidden, embedding=model.embedding,
             parameters=model.parameters(), training_tokens=corpus.training.tokens, validation_tokens=trainer.scored.tokens,
-            steps=trainer.progress.steps, batch=plan.batch, window=plan.window, device=str(trainer.device), threads=self.threads,
+            steps=self.steps(), batch=plan.batch, window=plan.window, device=str(trainer.device), threads=self.threads,
             seconds=trainer.progress.seconds, notes=notes, bidirectional=model.bidirectional, plan=plan_lines,
             options=trainer.config.options(), curve=tuple(trainer.progress.curve))
 
@@ -86,14 +87,25 @@ class Session:
 
     def stepped(self, tokens: int, nats: float, seconds: float) -> Step:
         """A step event for the last `tokens`, which cost `nats` and took `seconds`."""
-        trainer, step, steps = self.trainer, self.trainer.progress.step, self.trainer.progress.steps
+        trainer, step, steps = self.trainer, self.trainer.progress.step, self.steps()
         speed = tokens / max(seconds, 1e-9)
         per_step = trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
         return Step(
             step=step, steps=steps, epoch=step / trainer.batches.steps_per_epoch,
             training_nats_per_character=self.per_character(nats / tokens), learning_rate=trainer.learning_rate,
             gradient_norm=trainer.gradient_norm, characters_per_second=speed / self.tokens_per_character,
-            seconds=trainer.progress.seconds, remaining=(steps - step) * per_step / speed)
+            seconds=trainer.progress.seconds,
+            remaining=(trainer.progress.steps - step + self.later() * trainer.progress.length) * per_step / speed)
+
+    def steps(self) -> int:
+        """At which step the run ends, as last planned."""
+        progress = self.trainer.progress
+        return progress.steps + max(self.trainer.plan.generations - progress.generation, 0) * progress.length
+
+    def later(self) -> float:
+        """How many times as long as this generation those after it take together."""
+        generation = self.trainer.progress.generation
+        return max(self.trainer.plan.generations - generation, 0) * (recipe.STUDENT if generation == 1 else 1.0)
 
     def evaluated(self, stop: Callable[[], bool]) -> Evaluation | Notice:
         """‖ Score the validation part; keep the model if it is the best so far. Where anything is not finite: go back. Halted."""
@@ -105,11 +117,12 @@ class Session:
             return self.retreated()
         training = self.per_character(progress.nats / progress.tokens) if progress.tokens else result.nats_per_character
         better = not progress.best or result.nats_per_character < progress.best["validation_nats_per_character"]
+        lower = all(result.nats_per_character < earlier for *_, earlier in progress.own_curve())
         figures = {"training_nats_per_character": training, "validation_nats_per_character": result.nats_per_character,
                    "validation_bits_per_character": result.bits_per_character}
         progress.nats, progress.tokens = 0.0, 0
         progress.curve.append((progress.step, training, result.nats_per_character))
-        progress.waited = 0 if better else progress.waited + 1
+        progress.waited = 0 if lower else progress.waited + 1
         if better:
             progress.best = {"step": progress.step, **figures, "validation_nats_per_token": result.nats_per_token,
                              "temperature": temperature}
@@ -137,13 +150,27 @@ class Session:
         per_step = (now - since - evaluating) / (progress.step - step)
         every, steps = self.trainer.plan.evaluate_every, progress.steps
         per_step += evaluating / every  # each stretch of steps brings its evaluation
-        expected = now + offset + (steps - progress.step) * per_step
+        later = self.later()
+        expected = now + offset + (steps - progress.step + later * progress.length) * per_step
         if abs(expected - self.budget) > 0.03 * self.budget:
-            steps = progress.step + max(1, int((self.budget - now - offset) / per_step))
+            done, possible = progress.step - progress.born, (self.budget - now - offset) / per_step
+            steps = max(progress.step + 1, progress.born + int((done + possible) / (1 + later)))
             most = recipe.most_steps(self.corpus.training.tokens, self.trainer.plan.batch, self.trainer.plan.window)
-            steps = min(steps, max(most, self.trainer.plan.steps))
+            steps = min(steps, progress.born + max(most, self.trainer.plan.steps))
         if (steps := self.world.shared(steps)) != progress.steps:
             progress.plan_again(steps)
+
+    def again(self, offset: float) -> Notice | None:
+        """‖ Begin the next generation, where one is planned and there is a model to learn from and time; the run's seconds are
+        time.monotonic() + offset."""
+        trainer, progress, most = self.trainer, self.trainer.progress, self.trainer.plan.generations
+        left = 1.0 if self.budget is None else self.world.shared(self.budget - time.monotonic() - offset) / self.budget
+        if progress.generation >= most or not progress.best or left < LEAST:
+            return None
+        trainer.again()
+        self.paced = (progress.step, time.monotonic())
+        return Notice(step=progress.step, text=f"generation {progress.generation} of {most}: a fresh model begins, which learns from what "
+                                               "the best one so far predicts too")
 
     def run_with(self, weights: dict[str, NDArray[np.float32]]) -> Run:
         """A model of these weights, as a run with the best figures so far."""
@@ -243,8 +270,9 @@ class Session:
         read = progress.step * trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
         figures = {name: progress.best.get(name, math.nan) for name in (
             "training_nats_per_character", "validation_nats_per_character", "validation_bits_per_character")}
-        used_up = recipe.used_up(trainer.config, trainer.model.config, trainer.plan, self.corpus.training.tokens, progress.steps)
-        outlook, said = advice.read_curve(progress.curve, unigram=self.corpus.unigram_nats_per_character,
+        used_up = recipe.used_up(trainer.config, trainer.model.config, trainer.plan, self.corpus.training.tokens,
+                                 progress.steps - progress.born)
+        outlook, said = advice.read_curve(progress.own_curve(), unigram=self.corpus.unigram_nats_per_character,
                                           held_out=self.corpus.held_out, done=progress.done, used_up=used_up)
         return End(
             step=progress.step, reason=progress.done or "interrupted", run=str(self.run), steps=progress.step,

@@ -69,4 +69,4 @@ def inherited(given: Mapping[str, Any], other: Run) -> TrainingConfig:
             raise UsageError(f"{option_name(name)} {given[name]}: the run to start from has {theirs[name]}; leave the option out")
     if other.tokenizer.level in ("subword", "word") and "vocab_size" not in given:
         given = {**given, "vocab_size": other.training.vocab_size}
-    return TrainingConfig(**{**given, **{name: theirs[name] for name in SHAPE}})
+    return TrainingConfig(**{"generations": 1, **given, **{name: theirs[name] for name in SHAPE}})

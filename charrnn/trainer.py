@@ -40,6 +40,7 @@ TEMPERATURES = (0.9, 0.95, 1.0, 1.03, 1.06, 1.09, 1.12, 1.15, 1.2, 1.25, 1.3, 1.
 GENERATORS = {"generator", "generator.cuda", "generator.mps"}
 SCORED = 1_000_000  # tokens of the validation part that are scored while training
 STRETCH = 10_000  # tokens that are decoded at once
+STATES = ("state", "lesson")  # the recurrent states of the model and of its teacher, as their tensors are named
 
 
 def multiplies_bfloat16(device: torch.device, model: ModelConfig) -> bool:
@@ -100,7 +101,8 @@ class Trainer:
         able = all(one for one, in self.world.agree(multiplies_bfloat16(device, model)))
         self.precision = plan.precision if able else "float32"
         self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
-        self.learning = (Replaying if machine.replays(device) else Learning)(Losses(self.model, plan.batch, self.precision))
+        self.teacher: Model | None = None
+        self.learning = self.learner()
         self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr, precision=self.precision)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.drawing = "generator" if device.type == "cpu" else f"generator.{device.type}"  # the name of its state
@@ -120,9 +122,35 @@ class Trainer:
         self.learning_rate = self.gradient_norm = 0.0
         self.keep()
 
+    def learner(self) -> Learning:
+        """What finds the gradients: of the loss, or of that and of the distance to the teacher."""
+        output = None if self.teacher is None else (self.teacher.output["w"], self.teacher.output["b"])
+        return (Replaying if machine.replays(self.device) else Learning)(Losses(self.model, self.plan.batch, self.precision, output))
+
     def rest(self) -> None:
-        """The state is zero."""
+        """The state is zero, and the teacher's."""
         self.state: State = self.model.zero_state(len(self.rows))
+        self.lesson: State = () if self.teacher is None else self.state
+
+    def teach(self, weights: checkpoint.Tensors) -> None:
+        """From now on the model learns from a teacher with these weights too."""
+        self.teacher = Model(self.model.config).to(self.device).requires_grad_(False)
+        self.teacher.load(weights)
+        self.learning = self.learner()
+
+    def calibrated(self) -> dict[str, NDArray[Any]]:
+        """The best weights so far, logits divided by the temperature that suits them."""
+        temperature = np.float32(self.progress.best.get("temperature", 1.0))
+        return {name: value / temperature if name.startswith("output.") else value for name, value in self.best.items()}
+
+    def again(self) -> None:
+        """The next generation: a fresh model, which learns from the text and from what the best one so far predicts (born-again networks,
+        Furlanello et al. 2018)."""
+        self.teach(self.calibrated())
+        self.progress.again()
+        self.model.load(Model(self.model.config, torch.Generator().manual_seed(self.config.seed + self.progress.step)).weights())
+        self.optimizer.reset()
+        self.rest()
 
     def keep(self) -> None:
         """These weights are the best so far; where training diverges it goes back to them."""
@@ -162,10 +190,18 @@ class Trainer:
         nothing is learnt from it, the next window starts from the zero state, and the result is nan."""
         if window.fresh:
             self.rest()
-        masks = self.model.masks(self.plan.batch, dropout=self.plan.dropout, weight_drop=self.plan.weight_drop, generator=self.generator)
-        costs, states = [], []
+        plan = self.plan
+        drops = (plan.dropout, plan.weight_drop) if self.teacher is None else (plan.student_dropout, plan.student_weight_drop)
+        masks = self.model.masks(plan.batch, dropout=drops[0], weight_drop=drops[1], generator=self.generator)
+        costs, states, lessons = [], [], []
         for shard in self.shards:
-            loss, state = self.learning(self._part(window, shard, masks))
+            rows = self._part(window, shard, masks)
+            if self.teacher is not None:
+                with torch.no_grad():
+                    taught, lesson = self.teacher.hidden(rows.inputs, self._own(self.lesson, shard), precision=self.precision)
+                rows = rows._replace(taught=taught)
+                lessons.append(lesson)
+            loss, state = self.learning(rows)
             self.gradients.take()
             costs.append(float(loss))
             states.append(state)
@@ -181,14 +217,20 @@ class Trainer:
         self.optimizer.step(share)
         if states:
             self.state = joint(states)
+        if lessons:
+            self.lesson = joint(lessons)
         return nats
 
     def _part(self, window: Window, shard: slice, masks: Sequence[Masks]) -> Rows:
         """A shard's rows."""
         here = slice(shard.start - self.rows.start, shard.stop - self.rows.start)
         inputs, targets, after = (torch.from_numpy(part[:, here]).to(self.device) for part in (window.inputs, window.targets, window.after))
-        return Rows(inputs, targets, after, tuple(tuple(part[here] for part in layer) for layer in self.state),
-                    [mask.of(shard) for mask in masks])
+        return Rows(inputs, targets, after, self._own(self.state, shard), [mask.of(shard) for mask in masks])
+
+    def _own(self, state: State, shard: slice) -> State:
+        """Those rows of a state."""
+        here = slice(shard.start - self.rows.start, shard.stop - self.rows.start)
+        return tuple(tuple(part[here] for part in layer) for layer in state)
 
     def step(self) -> tuple[float, int]:
         """‖ The next update; the nats per token it cost (nan: it was skipped) and how many tokens it read."""
@@ -215,30 +257,37 @@ class Trainer:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """‖ The exact state, as arrays."""
         counts = [end - begin for begin, end in itertools.pairwise(self.starts)]
-        return self._own_tensors(tuple(tuple(self.world.rows(part, counts) for part in parts) for parts in self.state))
+        return self._own_tensors([tuple(tuple(self.world.rows(part, counts) for part in parts) for parts in state)
+                                  for state in (self.state, self.lesson)])
 
-    def _own_tensors(self, state: State | None = None) -> dict[str, NDArray[Any]]:
-        """The same with this process's rows of the recurrent state, or with that `state`."""
+    def _own_tensors(self, states: Sequence[State] = ()) -> dict[str, NDArray[Any]]:
+        """The same with this process's rows of the recurrent states, or with those `states`."""
         out: dict[str, NDArray[Any]] = {f"weights.{name}": value for name, value in self.model.weights().items()}
         out |= {f"optimizer.{name}": value.cpu().numpy() for name, value in self.optimizer.state().items()}
-        for layer, parts in enumerate(state or self.state):
-            for number, part in enumerate(parts):
-                out[f"state.{layer}.{number}"] = part.cpu().numpy()
+        for kind, state in zip(STATES, states or (self.state, self.lesson)):
+            for layer, parts in enumerate(state):
+                for number, part in enumerate(parts):
+                    out[f"{kind}.{layer}.{number}"] = part.cpu().numpy()
         out |= {f"best.{name}": value for name, value in self.best.items()}
+        if self.teacher is not None:
+            out |= {f"teacher.{name}": value for name, value in self.teacher.weights().items()}
         out[self.drawing] = self.generator.get_state().numpy()
         return out
 
     def restore(self, tensors: checkpoint.Tensors) -> None:
         """The reverse. CheckpointError when they do not fit this model. Random numbers of another kind of device are drawn anew."""
-        found = {name for name in tensors if not name.startswith(("weights.", "optimizer.", "state.", "best."))}
+        taught = self.progress.generation > 1
+        kinds = ("weights.", "optimizer.", "state.", "best.") + (("lesson.", "teacher.") if taught else ())
+        found = {name for name in tensors if not name.startswith(kinds)}
         if len(found) != 1 or found - GENERATORS:
             raise CheckpointError(f"missing or unknown tensors: {', '.join(sorted(found ^ {self.drawing})[:4])[:80]}")
         shapes = self.model.config.shapes()
         expected = {f"weights.{name}": shape for name, shape in shapes.items()}
         checkpoint.check_tensors(tensors, expected, "weights.", np.float32)
         row = (self.plan.batch, self.model.config.hidden)
-        states = {f"state.{i}.{j}": row for i, parts in enumerate(self.state) for j in range(len(parts))}
-        checkpoint.check_tensors(tensors, states, "state.", np.float32)
+        for kind in STATES[: 1 + taught]:
+            states = {f"{kind}.{i}.{j}": row for i, parts in enumerate(self.state) for j in range(len(parts))}
+            checkpoint.check_tensors(tensors, states, f"{kind}.", np.float32)
         moments = self.optimizer.state()
         checkpoint.check_tensors(tensors, {f"optimizer.{name}": tuple(value.shape) for name, value in moments.items()}, "optimizer.",
                                  np.float32)
@@ -246,8 +295,13 @@ class Trainer:
         self.best = {name: tensors[f"best.{name}"] for name in shapes}
         self.model.load({name: tensors[f"weights.{name}"] for name in shapes})
         self.optimizer.restore({name: torch.from_numpy(tensors[f"optimizer.{name}"]) for name in moments})
-        self.state = tuple(tuple(torch.from_numpy(tensors[f"state.{i}.{j}"][self.rows.start : self.rows.stop].copy()).to(self.device)
-                                 for j in range(len(parts))) for i, parts in enumerate(self.state))
+        if taught:
+            checkpoint.check_tensors(tensors, {f"teacher.{name}": shape for name, shape in shapes.items()}, "teacher.", np.float32)
+            self.teach({name: tensors[f"teacher.{name}"] for name in shapes})
+        self.state, self.lesson = (tuple(
+            tuple(torch.from_numpy(tensors[f"{kind}.{i}.{j}"][self.rows.start : self.rows.stop].copy()).to(self.device)
+                  for j in range(len(parts))) for i, parts in enumerate(self.state if number <= taught else ()))
+            for number, kind in enumerate(STATES))
         if self.drawing not in tensors:
             self.generator.manual_seed(self.config.seed + 1 + self.progress.step)
             return

@@ -108,7 +108,10 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
                     session.keep_time(earlier - began)
                 progress.seconds = earlier + time.monotonic() - began
                 if last or (progress.waited >= PATIENCE and corpus.held_out):
-                    progress.done = "finished" if last else "stopped early"
+                    if born := session.again(earlier - began):
+                        yield born
+                    else:
+                        progress.done = "finished" if last else "stopped early"
                 heard = world.agree(*said(SAVE_EVERY))
         ending = bool(progress.done) or progress.due or any(stopping for stopping, _ in heard)
         if ending or heard[0][1]:

@@ -11,25 +11,29 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from charrnn.kernels import summed_nats
+from charrnn.kernels import Lesson, summed_nats
 from charrnn.model import Masks, Model, State, detached
 
 # Each tower of a model that reads both ways learns to predict alone too, with this weight beside the two together: whoever fills gaps needs
 # it. With 0, 0.25, 0.5 the two reached 0.710, 0.726, 0.737 pseudo-nats on The Time Machine, the forward one alone 1.94, 1.65, 1.61 nats.
 ALONE = 0.5
+TAUGHT = 0.5  # how much of a student's loss is the cross entropy with what its teacher predicts
+
 
 class Rows(NamedTuple):
-    """Some rows of a window: inputs, targets (T, B) and `after`, as batches.Window has them, the state before, what each layer drops."""
+    """Some rows of a window: inputs, targets (T, B) and `after`, as batches.Window has them, the state before, what each layer drops, and
+    the outputs (T, B, H) of the teacher's last layer, where there is one."""
 
     inputs: Tensor
     targets: Tensor
     after: Tensor
     before: State
     masks: Sequence[Masks]
+    taught: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
         """All that they consist of."""
-        parts = [part for mask in self.masks for part in (mask.weights, mask.outputs)]
+        parts = [self.taught, *(part for mask in self.masks for part in (mask.weights, mask.outputs))]
         return [self.inputs, self.targets, self.after, *itertools.chain(*self.before), *(part for part in parts if part is not None)]
 
     def copy(self) -> Rows:
@@ -39,7 +43,7 @@ class Rows(NamedTuple):
 
         return Rows(self.inputs.clone(), self.targets.clone(), self.after.clone(),
                     tuple(tuple(part.clone() for part in layer) for layer in self.before),
-                    [Masks(own(mask.weights), own(mask.outputs)) for mask in self.masks])
+                    [Masks(own(mask.weights), own(mask.outputs)) for mask in self.masks], own(self.taught))
 
 
 def costs(model: Model, hidden: Tensor, targets: Tensor, count: int, nats_of: Callable[..., Tensor] = summed_nats) -> tuple[Tensor, Tensor]:
@@ -55,11 +59,11 @@ def costs(model: Model, hidden: Tensor, targets: Tensor, count: int, nats_of: Ca
 
 
 class Losses(nn.Module):
-    """What rows of a window cost, in a batch of `batch` rows."""
+    """What rows of a window cost, in a batch of `batch` rows, to a model that may have a teacher's output layer (w, b) to learn from."""
 
-    def __init__(self, model: Model, batch: int, precision: str) -> None:
+    def __init__(self, model: Model, batch: int, precision: str, teacher: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__()
-        self.model, self.batch, self.precision = model, batch, precision
+        self.model, self.batch, self.precision, self.teacher = model, batch, precision, teacher
 
     def forward(self, rows: Rows) -> tuple[Tensor, Tensor, State]:
         """What they add to the nats per token of all rows, what the gradient is taken of, and the state after."""
@@ -68,8 +72,10 @@ class Losses(nn.Module):
             hidden, state = model.both(rows.inputs, rows.after, rows.before, model.zero_state(rows.inputs.shape[1]), **how)
         else:
             hidden, state = model.hidden(rows.inputs, rows.before, **how)
-        count = len(rows.targets) * self.batch
-        loss, total = costs(model, hidden, rows.targets, count, functools.partial(summed_nats, precision=self.precision))
+        count, nats_of = len(rows.targets) * self.batch, functools.partial(summed_nats, precision=self.precision)
+        if self.teacher and rows.taught is not None:
+            nats_of = functools.partial(nats_of, lesson=Lesson(rows.taught.flatten(0, 1), *self.teacher, TAUGHT))
+        loss, total = costs(model, hidden, rows.targets, count, nats_of)
         return loss.detach(), total, detached(state)
 
 

@@ -110,6 +110,9 @@ def exact(folder, port, *, size, shards, steps, text, out, form):
         plan = recipe.plan(config, shape, corpus.training.tokens, processes=world.size)
         trainer = Trainer(corpus, config, shape, plan, torch.device("cpu"), world)
         nats = [trainer.step()[0] for _ in range(steps)]
+        if plan.generations > 1:
+            trainer.again()
+            nats.extend(trainer.step()[0] for _ in range(steps))
         weights = trainer.tensors()
         if not world.rank:
             np.savez(out, nats=nats, **weights)

@@ -32,8 +32,8 @@ COMMANDS = [f"commands.{name}" for name in ("arguments", "learning", "writing", 
 HELP = ["--help", "--version", "--install-completion", "--show-completion"]
 OPTIONS = {
     "train": """--out --resume --init-from --dry-run --timeout --json --level --vocab-size --valid --encoding --errors --cell --layers
-        --hidden --embedding --bidirectional --activation --gru-reset --dropout --weight-drop --time --steps --epochs --batch --window --lr
-        --clip --seed --device --threads --shards --precision""",
+        --hidden --embedding --bidirectional --activation --gru-reset --dropout --weight-drop --time --steps --epochs --generations --batch
+        --window --lr --clip --seed --device --threads --shards --precision""",
     "sample": """--novelty --dynamic --raw --json --prompt --length --temperature --top-k --top-p --min-p --repetition-penalty --stop
         --count --seed""",
     "fill": "--json --gap --length --count --width",

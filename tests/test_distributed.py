@@ -50,8 +50,9 @@ def ending(run):
 
 
 @pytest.mark.parametrize("form, steps, worlds", [({"cell": "lstm", "layers": 2}, 200, [(1, 1), (1, 4), (2, 2), (4, 4)]),
+                                                 ({"cell": "lstm", "generations": 2}, 200, [(1, 1), (1, 4), (3, 2), (4, 4)]),
                                                  ({"cell": "gru", "bidirectional": True}, 40, [(1, 1), (1, 4), (3, 2), (4, 4)])],
-                         ids=["lstm", "gru"])
+                         ids=["lstm", "students", "gru"])
 def test_the_same_batch_gives_the_same_model_whatever_the_shards_and_the_processes(form, steps, worlds, ranks, text, tmp_path):
     found = {}
     for size, shards in worlds:

@@ -100,7 +100,8 @@ def test_recorded_kernels_compute_what_those_launched_one_by_one_do(form, small_
             torch.testing.assert_close(part, other, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("form", [{"cell": "lstm", "layers": 2}, {"cell": "gru", "weight_drop": 0.2}], ids=lambda form: form["cell"])
+@pytest.mark.parametrize("form", [{"cell": "lstm", "layers": 2}, {"cell": "gru", "weight_drop": 0.2},
+                                  {"cell": "lstm", "steps": 12, "generations": 2}], ids=lambda form: "-".join(map(str, form.values())))
 def test_resumed_equals_uninterrupted(form, small_text, tmp_path, gpu):
     config = settings(**form, device="cuda")
     corpus = corpus_of(small_text, config)

@@ -321,6 +321,26 @@ def test_output_layer_and_its_loss(work: str, sizes: tuple[int, int, int], dtype
             kernels.summed_nats(hidden, w, b, torch.full_like(targets, bad))
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 2), (37, 5, 11), (70, 33, 300)])
+def test_the_loss_of_a_student_is_that_of_the_text_and_of_its_teacher(work: str, sizes: tuple[int, int, int],
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient is that of both, whole and in chunks; the value is what the text costs. The teacher may have another width."""
+    rows, size, vocabulary = sizes
+    hidden, w, b, taught, w_t, b_t = (torch.randn(shape, dtype=torch.float64) for shape in (
+        (rows, size), (size, vocabulary), (vocabulary,), (rows, size + 3), (size + 3, vocabulary), (vocabulary,)))
+    targets, parts = torch.randint(vocabulary, (rows,)), [part.requires_grad_() for part in (hidden, w, b)]
+    logits, predicted = torch.addmm(b, hidden, w), torch.softmax(torch.addmm(b_t, taught, w_t), 1)
+    plain = functional.cross_entropy(logits, targets, reduction="sum")
+    both = 0.7 * plain - 0.3 * (predicted * torch.log_softmax(logits, 1)).sum()
+    expected = [plain.detach(), *torch.autograd.grad(both, parts)]
+    for chunk in (1, 7 * vocabulary, 1 << 20):
+        monkeypatch.setattr(output, "CHUNK", chunk)
+        loss = kernels.summed_nats(hidden, w, b, targets, lesson=kernels.Lesson(taught, w_t, b_t, 0.3))
+        assert_close([loss.detach(), *torch.autograd.grad(loss, parts)], expected, 1e-12)
+    with pytest.raises(UsageError, match="teacher"):
+        kernels.summed_nats(hidden, w, b, targets, lesson=kernels.Lesson(taught[1:], w_t, b_t, 0.3))
+
+
 def test_loss_of_logits_that_overflow(work: str) -> None:
     hidden, w = torch.tensor([[1e4], [-1e4], [0.0]]), torch.tensor([[1.0, -1.0, 0.5]])
     targets = torch.tensor([1, 1, 2])

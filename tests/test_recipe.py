@@ -36,6 +36,26 @@ def test_recurrent_weights_are_dropped_where_a_text_is_read_often():
     assert drop(4.0, weight_drop=0.2) == drop(4.0, weight_drop=0.2, dropout=0.0) == 0.2
 
 
+def test_time_that_is_left_goes_to_further_models_that_learn_from_the_first():
+    """As many as fit, each as long as the first; none where the text is still new, is all there is, or steps are counted."""
+    def made(time, tokens=10**5, **given):
+        config = TrainingConfig(time=time, **given)
+        held_out = given.pop("valid", 0.1) > 0
+        return recipe.plan(config, recipe.shape(config, tokens, 60), tokens, seconds_per_step=0.01, seconds_per_evaluation=0.05,
+                           held_out=held_out)
+
+    whole = 0.01 * recipe.most_steps(10**5, 16, 64)
+    assert [made(f"{share * whole + 5:.0f}s").generations for share in (0.5, 1.0, 2.2, 2.5, 3.5, 4, 100)] == [1, 1, 1, 2, 2, 3, 3]
+    assert made(f"{whole / 2:.0f}s", generations=2).steps == pytest.approx(made(f"{whole / 2:.0f}s").steps / 2.35, rel=0.01)
+    for alone in (made("5m", 10**8), made("1h", bidirectional=True), made("1h", valid=0.0)):
+        assert alone.generations == 1
+    counted = TrainingConfig(steps=50)
+    assert recipe.plan(counted, recipe.shape(counted, 10**5, 60), 10**5).generations == 1
+    plan = made("1h")
+    assert 0 < plan.student_dropout < plan.dropout and 0 < plan.student_weight_drop < plan.weight_drop
+    assert made("1h", dropout=0.2).student_dropout == 0.2 and made("1h", weight_drop=0.2).student_weight_drop == 0.2
+
+
 @pytest.mark.parametrize("tokens", [1, 5, 30, 1000, 10**5, 10**8])
 @pytest.mark.parametrize("given", [{}, {"time": "1s"}, {"steps": 7}, {"epochs": 0.5}, {"epochs": 3.0}])
 def test_every_text_gets_a_plan(tokens, given):

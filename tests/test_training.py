@@ -8,21 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn import checkpoint, planning, recipe, trainer, training
+from charrnn import checkpoint, optim, planning, recipe, trainer, training
 from charrnn.checkpoint import load
 from charrnn.config import TrainingConfig
 from charrnn.corpus import prepare
 from charrnn.errors import CheckpointError, TrainingError, UsageError
 from charrnn.evaluation import evaluate
-from charrnn.events import End, Evaluation, Sample, Start, Step
-from charrnn.model import Layer
+from charrnn.events import End, Evaluation, Notice, Sample, Start, Step
+from charrnn.model import Layer, Model
+from charrnn.progress import Progress
 from charrnn.text import open_text
 from charrnn.trainer import Trainer, first
 from charrnn.training import train
+from charrnn.update import TAUGHT
 
 FORMS = [
     {"cell": "lstm"}, {"cell": "lstm", "layers": 2, "level": "word"}, {"cell": "gru", "level": "byte"},
     {"cell": "gru", "gru_reset": "after", "level": "subword", "embedding": 0}, {"cell": "rnn", "activation": "relu"}, {"cell": "mlp"},
+    {"cell": "lstm", "layers": 2, "steps": 10, "generations": 3, "weight_drop": 0.2}, {"cell": "gru", "steps": 15, "generations": 2},
 ]
 
 
@@ -81,6 +84,87 @@ def test_a_state_with_a_part_left_out_is_noticed(omitted, small_text, tmp_path, 
     checkpoint.write(parts / checkpoint.RESUME, tensors, about)
     list(train(corpus, config, parts, resume=True))
     assert state(parts) != state(whole)
+
+
+@pytest.mark.parametrize("omitted", ["teacher.", "lesson."])
+def test_a_teacher_that_is_not_brought_back_is_noticed(omitted, small_text, tmp_path):
+    config = settings(steps=10, generations=2)
+    corpus = corpus_of(small_text, config)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    list(train(corpus, config, whole))
+    left = iter([False] * 12)
+    list(train(corpus, config, parts, stop=lambda: next(left, True)))
+    tensors, about = checkpoint.read(parts / checkpoint.RESUME)
+    assert any(name.startswith(omitted) for name in tensors)
+    del about["sha256"], about["format"]
+    other = {name: value + 1 if name.startswith(omitted) else value for name, value in tensors.items()}
+    checkpoint.write(parts / checkpoint.RESUME, other, about)
+    list(train(corpus, config, parts, resume=True))
+    found, expected = state(parts)[0], state(whole)[0]
+    assert any(found[name] != expected[name] for name in found if name.startswith("weights."))
+    checkpoint.write(parts / checkpoint.RESUME, {name: value for name, value in tensors.items() if not name.startswith(omitted)}, about)
+    with pytest.raises(CheckpointError, match=omitted[:-1]):
+        list(train(corpus, config, parts, resume=True))
+
+
+@pytest.mark.parametrize("form", [{"cell": "lstm", "layers": 2, "shards": 2}, {"cell": "gru"}, {"cell": "mlp", "level": "byte"}],
+                         ids=lambda form: form["cell"])
+def test_a_student_learns_from_the_text_and_from_its_teacher(form, small_text):
+    """The gradient of one update is that of the plain form; the teacher reads on from where it was, drops nothing and stays as it is."""
+    config = settings(**form, precision="float32")
+    corpus = corpus_of(small_text, config)
+    shape = recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size)
+    one = Trainer(corpus, config, shape, recipe.plan(config, shape, corpus.training.tokens), torch.device("cpu"))
+    for _ in range(5):
+        one.step()
+    one.progress.best = {"temperature": 1.25}
+    one.keep()
+    old = {name: value / np.float32(1.25) if name.startswith("output.") else value for name, value in one.best.items()}
+    one.again()
+    assert one.progress.generation == 2 and one.progress.born == 5 and one.progress.steps == 5 + config.steps
+    windows = [one.batches[step] for step in (5, 6)]
+    taught, state = one.model.zero_state(config.batch), one.model.zero_state(config.batch)
+    teacher = Model(shape)
+    teacher.load(old)
+    found = []
+    for window in windows:
+        inputs, targets = torch.from_numpy(window.inputs), torch.from_numpy(window.targets)
+        with torch.no_grad():
+            predicted, taught = teacher.hidden(inputs, taught)
+            predicted = torch.softmax(predicted @ teacher.output["w"] + teacher.output["b"], 2)
+        generator = torch.Generator()
+        generator.set_state(one.generator.get_state())
+        masks = one.model.masks(config.batch, dropout=config.dropout, weight_drop=0.0, generator=generator)
+        hidden, state = one.model.hidden(inputs, state, masks=masks)
+        logits = torch.log_softmax(hidden @ one.model.output["w"] + one.model.output["b"], 2)
+        text = -logits.gather(2, targets[..., None]).sum() / targets.numel()
+        loss = (1 - TAUGHT) * text - TAUGHT * (predicted * logits).sum() / targets.numel()
+        expected = torch.autograd.grad(loss, list(one.model.parameters()))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(optim, "clip", lambda parameters, limit: found.append([p.grad.clone() for p in parameters]) or 1.0)
+            nats, _ = one.step()
+        assert nats == pytest.approx(float(text.detach()), rel=1e-5)
+        torch.testing.assert_close(found.pop(), list(expected), atol=2e-6, rtol=1e-3)
+        state = tuple(tuple(part.detach() for part in layer) for layer in state)
+    for name, value in one.teacher.weights().items():
+        np.testing.assert_array_equal(value, old[name])
+
+
+def test_each_generation_begins_anew_and_the_best_model_of_all_is_kept(tmp_path):
+    """Each of them learns what contradicts the held-out part, and is stopped early for it."""
+    path = tmp_path / "turn.txt"
+    path.write_text("ab" * 1800 + "aabb" * 100, encoding="utf-8")
+    config = settings(steps=400, hidden=16, dropout=0.0, lr=0.02, generations=3)
+    events = list(train(corpus_of(path, config), config, tmp_path / "run"))
+    begun = [event.step for event in events if isinstance(event, Notice) and "generation" in event.text]
+    assert len(begun) == 2 and events[-1].reason == "stopped early"
+    curve = [(event.step, event.validation_nats_per_character) for event in events if isinstance(event, Evaluation)]
+    for begin, end in zip((0, *begun), (*begun, events[-1].step)):
+        own = [nats for step, nats in curve if begin < step <= end]
+        assert len(own) > training.PATIENCE and min(own) == own[-1 - training.PATIENCE]
+    assert events[-1].validation_nats_per_character == min(nats for _, nats in curve)
+    assert events[-1].best_step == next(step for step, nats in curve if nats == events[-1].validation_nats_per_character)
+    assert load(tmp_path / "run").metrics["step"] == events[-1].best_step
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(small_text, tmp_path):
@@ -234,17 +318,18 @@ def test_any_text_trains(text, level, tmp_path):
     assert evaluate(load(tmp_path / "run"), open_text([path]))["characters"] == len(text.removeprefix("\ufeff"))
 
 
-def test_the_time_given_is_kept_when_the_machine_changes_its_pace(tmp_path, monkeypatch):
-    """A clock of our own: each step takes 10 ms, then from one moment on 30 ms; an evaluation takes 50."""
+@pytest.mark.parametrize("generations", [None, 3])
+def test_the_time_given_is_kept_when_the_machine_changes_its_pace(generations, tmp_path, monkeypatch):
+    """A clock of our own: each step takes 10 ms, of a student more, then from one moment on three times as long; an evaluation 50."""
     path = tmp_path / "text.txt"
     path.write_text("".join(chr(97 + i * i % 23) for i in range(60_000)), encoding="utf-8")
-    config = TrainingConfig(time="60s", hidden=4, threads=1, batch=2, window=2)
+    config = TrainingConfig(time="60s", hidden=4, threads=1, batch=2, window=2, generations=generations)
     corpus = corpus_of(path, config)
     now, slow = [0.0], [False]
     step, validate = Trainer.step, Trainer.validate
 
     def stepped(self):
-        now[0] += 0.03 if slow[0] else 0.01
+        now[0] += (0.03 if slow[0] else 0.01) * (1.0 if self.teacher is None else 1.2)
         return step(self)
 
     def validated(self, stop):
@@ -265,7 +350,12 @@ def test_the_time_given_is_kept_when_the_machine_changes_its_pace(tmp_path, monk
                 plans.append(event.steps)
         ends.append(event)
         assert event.reason == "finished" and event.seconds == pytest.approx(60, rel=0.05)
-        assert (len(set(plans)) > 1) == (turn < 100)
+        assert generations or (len(set(plans)) > 1) == (turn < 100)
+        progress = Progress.from_json(checkpoint.read(tmp_path / f"run{turn}" / checkpoint.RESUME)[1]["progress"])
+        born = [at for at, way, _ in progress.plans if way == 0]
+        assert len(born) == progress.generation == (generations or 1)
+        lengths = [end - begin for begin, end in zip(born, (*born[1:], event.steps))]
+        assert min(lengths) > (0.6 if turn > 100 else 0.25) * max(lengths)
     assert ends[1].steps < 0.6 * ends[0].steps
 
 

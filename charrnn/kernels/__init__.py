@@ -24,8 +24,9 @@ from charrnn import cells
 from charrnn.errors import UsageError
 from charrnn.kernels import output, plain, rowwise, sequence
 from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
+from charrnn.kernels.output import Lesson
 
-__all__ = ["backend", "bfloat16", "linear", "multiply", "nats_at", "recur", "summed_nats"]
+__all__ = ["Lesson", "backend", "bfloat16", "linear", "multiply", "nats_at", "recur", "summed_nats"]
 
 
 FLOATS = (torch.float32, torch.float64)
@@ -110,21 +111,32 @@ def multiply(a: Tensor, b: Tensor, *, symmetric: bool = False, precision: str = 
     return _at(precision).product(a if a.stride(1) == 1 else a.contiguous(), b, symmetric=symmetric)  # type: ignore[no-any-return]
 
 
-def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, *, precision: str = "float32") -> Tensor:
+def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, *, lesson: Lesson | None = None,
+                precision: str = "float32") -> Tensor:
     """What the targets (N) cost, in nats, given outputs (N, H) of the last layer and the output layer w (H, V), b (V); float64.
 
-    Differentiable once; (N, V) is never held whole. IndexError for a target outside the vocabulary.
+    Differentiable once; (N, V) is never held whole. With a `lesson` the value is the same, and the gradient is that of
+    (1 − share) · nats + share · the cross entropy with what the teacher predicts. IndexError for a target outside the vocabulary.
     """
     if hidden.shape != (len(targets), len(w)) or b.shape != w.shape[1:] or not hidden.dtype == w.dtype == b.dtype:
         raise UsageError(f"kernels.summed_nats: {tuple(hidden.shape)} @ {tuple(w.shape)} + {tuple(b.shape)} for {len(targets)} targets")
+    if lesson and (len(lesson.hidden) != len(targets) or lesson.w.shape[1] != len(b)):
+        raise UsageError(f"kernels.summed_nats: a teacher of {tuple(lesson.hidden.shape)} @ {tuple(lesson.w.shape)} for {len(targets)} "
+                         f"targets of {len(b)} symbols")
     if hidden.device.type != "cpu":
-        total = functional.cross_entropy(torch.addmm(b, hidden, w), targets, reduction="sum")
+        logits = torch.addmm(b, hidden, w)
+        total = functional.cross_entropy(logits, targets, reduction="sum")
+        if lesson:
+            taught = torch.softmax(torch.addmm(lesson.b, lesson.hidden, lesson.w), 1)
+            learnt = lesson.share * (functional.cross_entropy(logits, taught, reduction="sum") - total)
+            total = total + learnt - learnt.detach()
         return total if hidden.device.type == "mps" else total.double()  # Metal has no float64
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(b):
         raise IndexError(f"targets reach from {int(targets.min())} to {int(targets.max())}, the vocabulary has {len(b)}")
     parts = [part.contiguous() for part in (hidden, w, b, targets)]
+    lesson = lesson and Lesson(lesson.hidden.contiguous(), lesson.w.contiguous(), lesson.b.contiguous(), lesson.share)
     gradient = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
-    nats: Tensor = output.OutputLoss.apply(_at(precision), gradient, *parts)  # type: ignore[no-untyped-call]
+    nats: Tensor = output.OutputLoss.apply(_at(precision), gradient, *parts, lesson)  # type: ignore[no-untyped-call]
     return nats
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,16 @@ from charrnn.kernels.buffers import Lease
 
 CHUNK = 1 << 22  # elements of logits held at a time: 16 MB in float32
 Gradients = tuple[Any, ...]
+
+
+class Lesson(NamedTuple):
+    """What another model predicts, its teacher: outputs (N, K) of its last layer, its output layer w (K, V), b (V), and how much of a
+    student's loss is the cross entropy with it (Hinton et al. 2015)."""
+
+    hidden: Tensor
+    w: Tensor
+    b: Tensor
+    share: float
 
 
 class Linear(torch.autograd.Function):
@@ -55,17 +66,23 @@ def nats_at(work: Any, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, te
 
 
 class OutputLoss(torch.autograd.Function):
-    """forward(work, gradient, hidden (N, H), w (H, V), b (V), targets (N)) -> summed nats, float64.
+    """forward(work, gradient, hidden (N, H), w (H, V), b (V), targets (N), lesson or None) -> summed nats, float64.
 
-    The gradients are made chunk by chunk along with the loss, while the chunk's probabilities are at hand: (N, V) is never held.
+    The gradients are made chunk by chunk along with the loss, while the chunk's probabilities are at hand: (N, V) is never held. With
+    probabilities q, the teacher's p and the target's one-hot y, that of a chunk's logits is (1 − share)(q − y) + share (q − p), which is
+    (q − y) − share (p − y): the student's slope less a share of the teacher's.
     """
 
     @staticmethod
-    def forward(ctx: Any, work: Any, gradient: bool, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Tensor:
-        total = 0.0
+    def forward(ctx: Any, work: Any, gradient: bool, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor,
+                lesson: Lesson | None) -> Tensor:
+        total, taught = 0.0, chunks(work, *lesson[:3], targets) if lesson and gradient else itertools.repeat(None)
         d_hidden, d_w, d_b = (torch.empty_like(hidden), torch.zeros_like(w), torch.zeros_like(b)) if gradient else (None, None, None)
-        for here, h, target, logits in chunks(work, hidden, w, b, targets):
+        for (here, h, target, logits), told in zip(chunks(work, hidden, w, b, targets), taught):
             total += float(work.softmax_(logits, target, gradient=gradient).sum())
+            if lesson and told:
+                work.softmax_(told[3], target, gradient=True)
+                logits.sub_(told[3], alpha=lesson.share)
             if d_hidden is not None and d_w is not None and d_b is not None:
                 work.product_nt(logits, w, out=d_hidden[here])
                 work.product_tn([(h, logits)], add_to=d_w)
@@ -81,4 +98,4 @@ class OutputLoss(torch.autograd.Function):
         grads, ctx.grads, scale = ctx.grads, None, float(grad)
         for part in grads:
             part.mul_(scale)
-        return None, None, *grads, None
+        return None, None, *grads, None, None
