@@ -85,9 +85,14 @@ def dropout(epochs: float, weights_per_token: float) -> float:
     return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0)), 0.0), 0.4), 3)
 
 
-# Models that are trained one after the other, each taught by the best before it, and what a step of a taught one costs. What a teacher
-# predicts keeps a student from learning by heart: it needs less dropout.
-MOST_GENERATIONS, STUDENT = 3, 1.35
+STUDENT = 1.25  # what a step of a model that is taught by another one takes, in steps of one that is not
+MOST_GENERATIONS = 3
+
+
+def generations(possible: int, most: int) -> int:
+    """How many models to train one after the other, the best of them teaching the next, where so many steps are possible and `most` make
+    sense for one: a second where each gets half of these, which is when it begins to gain; a third where all get all."""
+    return 1 if possible < most / 2 * (1 + STUDENT) else 2 if possible < most * (1 + 2 * STUDENT) else MOST_GENERATIONS
 
 
 def weight_drop(epochs: float, weights_per_token: float) -> float:
@@ -159,11 +164,11 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     if time is not None:
         evaluations = max(1, min(25, int(0.08 * time / max(seconds_per_evaluation, 1e-9))))
         training = max(time - spent - (evaluations + 1) * seconds_per_evaluation, 0.1 * time)
-        possible = max(1, int(training / max(seconds_per_step, 1e-9) / (1 + STUDENT * (born - 1))))
-        steps = min(possible, most_steps(tokens, rows, window))
+        possible, most = int(training / max(seconds_per_step, 1e-9)), most_steps(tokens, rows, window)
         if config.generations is None and held_out and not config.bidirectional:
-            evaluating = evaluations * seconds_per_evaluation / max(seconds_per_step, 1e-9)  # in steps
-            born = min(MOST_GENERATIONS, 1 + int((possible - steps) / (STUDENT * steps + evaluating)))
+            born = generations(possible, most)
+        possible -= int((born - 1) * evaluations * seconds_per_evaluation / max(seconds_per_step, 1e-9))
+        steps = max(1, min(int(possible / (1 + STUDENT * (born - 1))), most))
     else:
         steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
         evaluations = max(1, min(25, steps * rows * window // scored))  # never more reading to score than to learn
@@ -184,6 +189,7 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
 def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int) -> bool:
     """Whether a run that was given a time made all the passes that teach anything, as often as it pays, and no longer time would plan a
     wider model."""
-    if budget(config) is None or plan.generations < MOST_GENERATIONS or steps < most_steps(tokens, plan.batch, plan.window):
+    born = config.generations or (1 if config.bidirectional else MOST_GENERATIONS)
+    if budget(config) is None or plan.generations < born or steps < most_steps(tokens, plan.batch, plan.window):
         return False
     return shape(config, tokens, model.vocabulary, WITHOUT_END) == model
