@@ -169,7 +169,7 @@ class TrainingConfig(Config):
     steps: int | None = setting(None, "Train for this many updates.", low=1, high=10**9, group=_LENGTH)
     epochs: float | None = setting(None, "Train for this many passes over the text.", above=0, high=10**6, group=_LENGTH)
     generations: int | None = setting(None, "Train this many models one after the other, each for --steps or --epochs; each learns from "
-                                      "the text and from what the best one before it predicts. Default: as many as the time allows, 1 "
+                                      "the text and from what the best one before it predicts. Default: 2 where the time is enough, 1 "
                                       "without --time.", low=1, high=100, group=_LENGTH, later=True)
 
     batch: int | None = setting(None, "Rows of text read side by side. Default: by the text's length.", low=1, high=65536,

@@ -74,7 +74,7 @@ def choices(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int,
         ("parameters", model.parameters(), f"{_short(per_token)} for each of the {_short(tokens)} tokens to learn from"),
         ("steps", plan.steps, _steps(config, plan, tokens, epochs)),
         ("generations", plan.generations, "the time is enough for one model" if plan.generations == 1 else
-         "each fresh model learns from what the best one before it predicts, too, and drops less"),
+         "the second, a fresh model, learns from what the first one predicts, too"),
         ("evaluate_every", plan.evaluate_every,
          f"{-(-plan.steps // plan.evaluate_every)} evaluations are enough to find the best model, and take little"),
         ("threads", plan.threads, "a second one is not there, or costs more than it saves" if plan.threads == 1 else

@@ -86,13 +86,12 @@ def dropout(epochs: float, weights_per_token: float) -> float:
 
 
 STUDENT = 1.25  # what a step of a model that is taught by another one takes, in steps of one that is not
-MOST_GENERATIONS = 3
 
 
 def generations(possible: int, most: int) -> int:
-    """How many models to train one after the other, the best of them teaching the next, where so many steps are possible and `most` make
-    sense for one: a second where each gets half of these, which is when it begins to gain; a third where all get all."""
-    return 1 if possible < most / 2 * (1 + STUDENT) else 2 if possible < most * (1 + 2 * STUDENT) else MOST_GENERATIONS
+    """How many models to train one after the other, the first teaching the second, where so many steps are possible and `most` make sense
+    for one: two where each gets half of these, which is when it begins to gain. A third gained nothing."""
+    return 2 if possible >= most / 2 * (1 + STUDENT) else 1
 
 
 def weight_drop(epochs: float, weights_per_token: float) -> float:
@@ -189,7 +188,7 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
 def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int) -> bool:
     """Whether a run that was given a time made all the passes that teach anything, as often as it pays, and no longer time would plan a
     wider model."""
-    born = config.generations or (1 if config.bidirectional else MOST_GENERATIONS)
+    born = config.generations or (1 if config.bidirectional else 2)
     if budget(config) is None or plan.generations < born or steps < most_steps(tokens, plan.batch, plan.window):
         return False
     return shape(config, tokens, model.vocabulary, WITHOUT_END) == model
