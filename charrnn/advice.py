@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LONGER = 3  # times as long is what is proposed
+APART, TAUGHT = 0.25, 0.45  # how far below validation a training loss may end; that of a model with a teacher, which drops less
 Point = tuple[int, float, float]  # step, training and validation loss in nats per character
 
 
-def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: str, used_up: bool = False) -> tuple[str, str]:
+def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: str, used_up: bool = False,
+               taught: bool = False) -> tuple[str, str]:
     """What the losses say, in a word (see events.End) and in a sentence with what to try; empty where there is nothing to say.
 
-    `unigram`: nats per character of guessing each token by how common it is. `used_up`: see recipe.used_up.
+    `unigram`: nats per character of guessing each token by how common it is. `used_up`: see recipe.used_up. `taught`: by another
+    model, too.
     """
     if not curve or done == "":
         return "", ""
@@ -23,7 +26,7 @@ def read_curve(curve: Sequence[Point], *, unigram: float, held_out: bool, done: 
     if not held_out:
         return "memory", "these figures are of the training text itself: they show memory, not skill."
     early = curve[max(0, len(curve) - 1 - max(1, len(curve) // 5))]
-    if done == "stopped early" or last > best + 0.02 or (training < best - 0.25 and early[2] - last < 0.01):
+    if done == "stopped early" or last > best + 0.02 or (training < best - (TAUGHT if taught else APART) and early[2] - last < 0.01):
         return "overfits", (f"training loss {training:.2f} is far below validation {best:.2f}: the model learns the text by heart "
                             "(overfitting). More text helps most; else less --hidden or more --dropout.")
     if used_up:

@@ -273,7 +273,8 @@ class Session:
         used_up = recipe.used_up(trainer.config, trainer.model.config, trainer.plan, self.corpus.training.tokens,
                                  progress.steps - progress.born)
         outlook, said = advice.read_curve(progress.own_curve(), unigram=self.corpus.unigram_nats_per_character,
-                                          held_out=self.corpus.held_out, done=progress.done, used_up=used_up)
+                                          held_out=self.corpus.held_out, done=progress.done, used_up=used_up,
+                                          taught=trainer.teacher is not None)
         return End(
             step=progress.step, reason=progress.done or "interrupted", run=str(self.run), steps=progress.step,
             best_step=progress.best.get("step", 0), seconds=progress.seconds, parameters=trainer.model.config.parameters(),

@@ -90,7 +90,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
             paid += nats * count
             busy += now - before
             progress.seconds = earlier + now - began
-            progress.due = progress.step == progress.steps or progress.step % plan.evaluate_every == 0
+            progress.due = progress.step == progress.steps or (progress.step - progress.born) % plan.evaluate_every == 0
             if progress.due or now - shown >= SHOW_EVERY or progress.step == 1:
                 yield session.stepped(tokens, paid, busy)
                 shown, tokens, paid, busy = now, 0, 0.0, 0.0

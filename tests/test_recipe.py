@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import pytest
 
@@ -109,6 +110,21 @@ def test_a_new_plan_changes_the_pace_and_never_the_place():
     assert ways[-1] == pytest.approx(1, abs=0.005)
 
 
+def test_a_generation_begins_at_the_beginning_of_the_way_and_with_a_curve_of_its_own():
+    progress = Progress(step=70, plans=[(0, 0.0, 100)], curve=[(50, 2.0, 2.1)], waited=3, nats=5.0, tokens=2)
+    progress.plan_again(90)
+    progress.step = 90
+    progress.again()
+    assert (progress.generation, progress.born, progress.steps, progress.length) == (2, 90, 180, 90)
+    assert (progress.waited, progress.nats, progress.tokens) == (0, 0.0, 0) and progress.own_curve() == []
+    assert progress.way() == pytest.approx(0.5 / 90)
+    progress.step = 120
+    progress.plan_again(200)
+    progress.curve.append((120, 1.9, 2.0))
+    assert (progress.generation, progress.born, progress.length) == (2, 90, 110) and progress.own_curve() == [(120, 1.9, 2.0)]
+    assert Progress.from_json(json.loads(json.dumps(dataclasses.asdict(progress)))) == progress
+
+
 @pytest.mark.parametrize("curve, held_out, done, outlook, says", [
     ([(1, 3.0, 3.0), (2, 1.0, 1.6), (3, 0.5, 1.9)], True, "stopped early", "overfits", "--dropout"),
     ([(1, 3.0, 3.0), (2, 2.0, 2.0), (3, 1.9, 1.9), (4, 1.8, 1.8)], True, "finished", "unfinished", "train longer"),
@@ -117,11 +133,14 @@ def test_a_new_plan_changes_the_pace_and_never_the_place():
     ([(1, 2.0, 2.0), (2, 1.5, 1.52), (3, 1.5, 1.52), (4, 1.5, 1.52), (5, 1.5, 1.52), (6, 1.5, 1.52)], True, "finished", "", ""),
     ([(1, 3.0, 3.0), (2, 2.0, 2.0), (3, 1.9, 1.9), (4, 1.8, 1.8)], True, "used up", "used up", "more text"),
     ([(1, 3.0, 3.0), (2, 1.0, 1.6), (3, 0.5, 1.9)], True, "used up", "overfits", "--dropout"),
+    ([(1, 3.0, 3.0), (2, 1.11, 1.45), (3, 1.1, 1.45)], True, "finished", "overfits", "--dropout"),
+    ([(1, 3.0, 3.0), (2, 1.11, 1.45), (3, 1.1, 1.45)], True, "taught", "", ""),
     ([(1, 2.0, 2.0)], True, "", "", ""),
     ([], True, "finished", "", ""),
 ])
 def test_the_curves_are_read(curve, held_out, done, outlook, says):
-    word, said = read_curve(curve, unigram=3.3, held_out=held_out, done=done, used_up=done == "used up")
+    word, said = read_curve(curve, unigram=3.3, held_out=held_out, done=done, used_up=done == "used up",
+                            taught=done == "taught")
     assert word == outlook and says in said and bool(said) == bool(says)
 
 
