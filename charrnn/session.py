@@ -184,9 +184,7 @@ class Session:
 
     def model(self) -> bytes:
         """The content of the model file: the best model so far, its logits divided by the temperature that suits it."""
-        temperature = np.float32(self.trainer.progress.best.get("temperature", 1.0))
-        calibrated = {name: value / temperature if name.startswith("output.") else value for name, value in self.trainer.best.items()}
-        return checkpoint.sealed(*checkpoint.model_tensors(self.run_with(calibrated)))
+        return checkpoint.sealed(*checkpoint.model_tensors(self.run_with(self.trainer.calibrated())))
 
     def metrics(self) -> bytes:
         """The content of metrics.jsonl."""

@@ -29,7 +29,7 @@ STEPS = 24
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SHAPE = ("--hidden", "6", "--batch", "3", "--window", "9", "--steps", str(STEPS), "--dropout", "0.3", "--threads", "1", "--device", "cpu")
 CELLS = (("--cell", "lstm"), ("--cell", "gru"), ("--cell", "gru", "--gru-reset", "after"), ("--cell", "rnn"), ("--cell", "mlp"),
-         ("--cell", "lstm", "--layers", "2"), ("--cell", "gru", "--bidirectional"))
+         ("--cell", "lstm", "--layers", "2"), ("--cell", "gru", "--bidirectional"), ("--cell", "lstm", "--generations", "2"))
 LEVELS = ("char", "byte", "word", "subword")
 FORMS = [(*cell, "--level", level) for level in LEVELS for cell in CELLS]
 
@@ -125,7 +125,7 @@ def leave_out(part):
         elif part == "optimizer":
             self.optimizer.reset()
         elif part == "schedule" and progress.step and not progress.done:
-            progress.plans = [(0, 0.0, STEPS), (min(progress.step, STEPS - 1), 0.0, STEPS)]
+            progress.plans = [(0, 0.0, STEPS), (min(progress.step, STEPS - 1), 1e-9, STEPS)]
         elif part == "position":
             self.batches = Lost(**vars(self.batches))
             object.__setattr__(self.batches, "lost", progress.step)
