@@ -81,8 +81,10 @@ def precision(config: TrainingConfig, bfloat16: bool) -> str:
 
 def dropout(epochs: float, weights_per_token: float) -> float:
     """None while the text is new; a tenth more each time that it is read twice as often, or that the model is twice as large beside a
-    text with fewer tokens than it has weights."""
-    return round(min(max(0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0)), 0.0), 0.4), 3)
+    text with fewer tokens than it has weights. Up to 0.4; up to 0.6 for a text so small that there are six weights a token and more."""
+    wanted = 0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0))
+    most = min(0.4 + 0.12 * math.log2(max(weights_per_token / 6, 1.0)), 0.6)
+    return round(min(max(wanted, 0.0), most), 3)
 
 
 STUDENT = 1.25  # what a step of a model that is taught by another one takes, in steps of one that is not
