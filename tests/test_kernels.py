@@ -333,9 +333,12 @@ def test_the_loss_of_a_student_is_that_of_the_text_and_of_its_teacher(work: str,
     plain = functional.cross_entropy(logits, targets, reduction="sum")
     both = 0.7 * plain - 0.3 * (predicted * torch.log_softmax(logits, 1)).sum()
     expected = [plain.detach(), *torch.autograd.grad(both, parts)]
+    lesson = kernels.Lesson(taught, w_t, b_t, 0.3)
+    elsewhere = output.plain_nats(hidden, w, b, targets, lesson)
+    assert_close([elsewhere.detach(), *torch.autograd.grad(elsewhere, parts)], expected, 1e-12)
     for chunk in (1, 7 * vocabulary, 1 << 20):
         monkeypatch.setattr(output, "CHUNK", chunk)
-        loss = kernels.summed_nats(hidden, w, b, targets, lesson=kernels.Lesson(taught, w_t, b_t, 0.3))
+        loss = kernels.summed_nats(hidden, w, b, targets, lesson=lesson)
         assert_close([loss.detach(), *torch.autograd.grad(loss, parts)], expected, 1e-12)
     with pytest.raises(UsageError, match="teacher"):
         kernels.summed_nats(hidden, w, b, targets, lesson=kernels.Lesson(taught[1:], w_t, b_t, 0.3))

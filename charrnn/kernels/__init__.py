@@ -124,12 +124,7 @@ def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, *, lesson
         raise UsageError(f"kernels.summed_nats: a teacher of {tuple(lesson.hidden.shape)} @ {tuple(lesson.w.shape)} for {len(targets)} "
                          f"targets of {len(b)} symbols")
     if hidden.device.type != "cpu":
-        logits = torch.addmm(b, hidden, w)
-        total = functional.cross_entropy(logits, targets, reduction="sum")
-        if lesson:
-            taught = torch.softmax(torch.addmm(lesson.b, lesson.hidden, lesson.w), 1)
-            learnt = lesson.share * (functional.cross_entropy(logits, taught, reduction="sum") - total)
-            total = total + learnt - learnt.detach()
+        total = output.plain_nats(hidden, w, b, targets, lesson)
         return total if hidden.device.type == "mps" else total.double()  # Metal has no float64
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < len(b):
         raise IndexError(f"targets reach from {int(targets.min())} to {int(targets.max())}, the vocabulary has {len(b)}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from charrnn.kernels.buffers import Lease
 
@@ -24,6 +25,17 @@ class Lesson(NamedTuple):
     w: Tensor
     b: Tensor
     share: float
+
+
+def plain_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, lesson: Lesson | None = None) -> Tensor:
+    """What OutputLoss computes, by torch's own operations: the oracle, and what other devices get."""
+    logits = torch.addmm(b, hidden, w)
+    total = functional.cross_entropy(logits, targets, reduction="sum")
+    if lesson is None:
+        return total
+    taught = torch.softmax(torch.addmm(lesson.b, lesson.hidden, lesson.w), 1)
+    learnt = lesson.share * (functional.cross_entropy(logits, taught, reduction="sum") - total)
+    return total + learnt - learnt.detach()  # the value is that of the text, the slope of both
 
 
 class Linear(torch.autograd.Function):
