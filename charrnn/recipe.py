@@ -79,10 +79,11 @@ def precision(config: TrainingConfig, bfloat16: bool) -> str:
     return "bfloat16" if bfloat16 and config.precision != "float32" else "float32"
 
 
-def dropout(epochs: float, weights_per_token: float) -> float:
+def dropout(epochs: float, weights_per_token: float, cell: str = "lstm") -> float:
     """None while the text is new; a tenth more each time that it is read twice as often, or that the model is twice as large beside a
-    text with fewer tokens than it has weights. Up to 0.4; up to 0.6 for a text so small that there are six weights a token and more."""
-    wanted = 0.1 * math.log2(max(epochs, 1.0)) - 0.1 + 0.1 * math.log2(max(weights_per_token, 1.0))
+    text with fewer tokens than it has weights. Up to 0.4; up to 0.6 for a text so small that there are six weights a token and more.
+    A plain recurrence, which learns less by heart, gets 0.3 less."""
+    wanted = 0.1 * math.log2(max(epochs, 1.0)) - (0.4 if cell == "rnn" else 0.1) + 0.1 * math.log2(max(weights_per_token, 1.0))
     most = min(0.4 + 0.12 * math.log2(max(weights_per_token / 6, 1.0)), 0.6)
     return round(min(max(wanted, 0.0), most), 3)
 
@@ -96,10 +97,10 @@ def generations(possible: int, most: int) -> int:
     return 2 if possible >= most / 2 * (1 + STUDENT) else 1
 
 
-def weight_drop(epochs: float, weights_per_token: float) -> float:
+def weight_drop(epochs: float, weights_per_token: float, cell: str = "lstm") -> float:
     """None up to twelve passes, where it only slows the learning; with more of them it is what lets them go on teaching, the more so the
-    larger the model is beside the text."""
-    by_size = 0.1 + 0.05 * math.log2(max(weights_per_token, 1.0))
+    larger the model is beside the text. A third of it for a plain recurrence."""
+    by_size = (1 / 3 if cell == "rnn" else 1.0) * (0.1 + 0.05 * math.log2(max(weights_per_token, 1.0)))
     return round(min(max(by_size * math.log2(max(epochs, 1.0) / 12), 0.0), 0.3), 3)
 
 
@@ -174,8 +175,8 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
         steps = config.steps or max(1, round((config.epochs or 0) * per_epoch))
         evaluations = max(1, min(25, steps * rows * window // scored))  # never more reading to score than to learn
     epochs, per_token = steps / per_epoch, model.parameters() / tokens
-    dropped = config.dropout if config.dropout is not None else dropout(epochs, per_token) if held_out else 0.0
-    thinned = config.weight_drop if config.weight_drop is not None else weight_drop(epochs, per_token) if dropped else 0.0
+    dropped = config.dropout if config.dropout is not None else dropout(epochs, per_token, model.cell) if held_out else 0.0
+    thinned = config.weight_drop if config.weight_drop is not None else weight_drop(epochs, per_token, model.cell) if dropped else 0.0
     if model.cell == "mlp":
         thinned = 0.0
     rate = config.lr or lr(model.cell, model.hidden)

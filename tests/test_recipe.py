@@ -26,6 +26,8 @@ def test_dropout_comes_with_rereading_and_with_more_weights_than_tokens():
     assert recipe.dropout(0.5, 0.1) == recipe.dropout(2, 1) == 0
     assert 0 < recipe.dropout(8, 1) < recipe.dropout(30, 1) <= recipe.dropout(10**6, 1) == 0.4
     assert recipe.dropout(8, 0.01) == recipe.dropout(8, 1) < recipe.dropout(8, 3)
+    assert recipe.dropout(26, 0.3, "rnn") < 0.1 < recipe.dropout(40, 2, "rnn") < recipe.dropout(40, 2)
+    assert 0 < recipe.weight_drop(40, 2, "rnn") < recipe.weight_drop(40, 2) / 2
     assert recipe.dropout(40, 6) == 0.4 < recipe.dropout(40, 9) < recipe.dropout(40, 14) < recipe.dropout(40, 30) == 0.6
 
 
