@@ -191,7 +191,8 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
 def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int) -> bool:
     """Whether a run that was given a time made all the passes that teach anything, as often as it pays, and no longer time would plan a
     wider model."""
-    born = config.generations or (1 if config.bidirectional else 2)
-    if budget(config) is None or plan.generations < born or steps < most_steps(tokens, plan.batch, plan.window):
+    most = most_steps(tokens, plan.batch, plan.window)
+    born = config.generations or (1 if config.bidirectional else generations(int(WITHOUT_END), most))
+    if budget(config) is None or plan.generations < born or steps < most:
         return False
     return shape(config, tokens, model.vocabulary, WITHOUT_END) == model

@@ -99,13 +99,15 @@ class Session:
 
     def steps(self) -> int:
         """At which step the run ends, as last planned."""
-        progress = self.trainer.progress
-        return progress.steps + max(self.trainer.plan.generations - progress.generation, 0) * progress.length
+        return self.trainer.progress.steps + self.to_come() * self.trainer.progress.length
+
+    def to_come(self) -> int:
+        """How many generations are planned after this one."""
+        return max(self.trainer.plan.generations - self.trainer.progress.generation, 0)
 
     def later(self) -> float:
         """How many times as long as this generation those after it take together."""
-        generation = self.trainer.progress.generation
-        return max(self.trainer.plan.generations - generation, 0) * (recipe.STUDENT if generation == 1 else 1.0)
+        return self.to_come() * (recipe.STUDENT if self.trainer.teacher is None else 1.0)
 
     def evaluated(self, stop: Callable[[], bool]) -> Evaluation | Notice:
         """‖ Score the validation part; keep the model if it is the best so far. Where anything is not finite: go back. Halted."""
@@ -163,14 +165,14 @@ class Session:
     def again(self, offset: float) -> Notice | None:
         """‖ Begin the next generation, where one is planned and there is a model to learn from and time; the run's seconds are
         time.monotonic() + offset."""
-        trainer, progress, most = self.trainer, self.trainer.progress, self.trainer.plan.generations
+        trainer, progress = self.trainer, self.trainer.progress
         left = 1.0 if self.budget is None else self.world.shared(self.budget - time.monotonic() - offset) / self.budget
-        if progress.generation >= most or not progress.best or left < LEAST:
+        if not self.to_come() or not progress.best or left < LEAST:
             return None
         trainer.again()
         self.paced = (progress.step, time.monotonic())
-        return Notice(step=progress.step, text=f"generation {progress.generation} of {most}: a fresh model begins, which learns from what "
-                                               "the best one so far predicts too")
+        return Notice(step=progress.step, text=f"generation {progress.generation} of {trainer.plan.generations}: a fresh model begins, "
+                                               "which learns from what the best one so far predicts too")
 
     def run_with(self, weights: dict[str, NDArray[np.float32]]) -> Run:
         """A model of these weights, as a run with the best figures so far."""
@@ -268,8 +270,7 @@ class Session:
         read = progress.step * trainer.plan.batch * trainer.batches.length / trainer.batches.steps_per_epoch
         figures = {name: progress.best.get(name, math.nan) for name in (
             "training_nats_per_character", "validation_nats_per_character", "validation_bits_per_character")}
-        used_up = recipe.used_up(trainer.config, trainer.model.config, trainer.plan, self.corpus.training.tokens,
-                                 progress.steps - progress.born)
+        used_up = recipe.used_up(trainer.config, trainer.model.config, trainer.plan, self.corpus.training.tokens, progress.length)
         outlook, said = advice.read_curve(progress.own_curve(), unigram=self.corpus.unigram_nats_per_character,
                                           held_out=self.corpus.held_out, done=progress.done, used_up=used_up,
                                           taught=trainer.teacher is not None)

@@ -298,10 +298,12 @@ class Trainer:
         if taught:
             checkpoint.check_tensors(tensors, {f"teacher.{name}": shape for name, shape in shapes.items()}, "teacher.", np.float32)
             self.teach({name: tensors[f"teacher.{name}"] for name in shapes})
-        self.state, self.lesson = (tuple(
-            tuple(torch.from_numpy(tensors[f"{kind}.{i}.{j}"][self.rows.start : self.rows.stop].copy()).to(self.device)
-                  for j in range(len(parts))) for i, parts in enumerate(self.state if number <= taught else ()))
-            for number, kind in enumerate(STATES))
+
+        def own(kind: str) -> State:
+            return tuple(tuple(torch.from_numpy(tensors[f"{kind}.{i}.{j}"][self.rows.start : self.rows.stop].copy()).to(self.device)
+                               for j in range(len(parts))) for i, parts in enumerate(self.state))
+
+        self.state, self.lesson = own("state"), own("lesson") if taught else ()
         if self.drawing not in tensors:
             self.generator.manual_seed(self.config.seed + 1 + self.progress.step)
             return
