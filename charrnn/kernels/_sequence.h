@@ -17,7 +17,7 @@ typedef I NAME(ivec) __attribute__((vector_size(LANES * sizeof(T)), aligned(size
 #define INLINE static inline __attribute__((always_inline)) TARGET
 #define VECTORS(n) (((n) + LANES - 1) / LANES)
 #define ALIGNED(n) (VECTORS(n) * LANES)
-#define all(s) ((vec){0} + (T)(s))
+#define all(s) ((T)(s) - (vec){0}) /* less 0 is no work at all; 0 added is, as it makes 0 of -0 */
 #define load(p) (*(const vec *)(p))
 #define store(p, v) (*(vec *)(p) = (v))
 #if LOW
@@ -230,6 +230,7 @@ INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *i
                 sum[r][1] = NAME(dot)(sum[r][1], x, b1);
         }
 #else
+        __builtin_prefetch(panel + N * LANES * K); /* of the next panel, which comes from further away than L2 */
         vec b0 = load(panel), b1 = N == 2 ? load(panel + LANES) : b0;
         #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
