@@ -161,7 +161,8 @@ class TrainingConfig(Config):
     gru_reset: str = setting("before", "Where gru applies its reset gate: before the product (the papers) or after (cuDNN).",
                              choices=("before", "after"), group=_MODEL)
     dropout: float | None = setting(None, "Share of each layer's output that is dropped while training. Default: by how often the "
-                                    "text is read.", low=0, high=0.95, group=_MODEL)
+                                    "text is read, and less while that costs more than the held-out text shows to be learnt by heart.",
+                                    low=0, high=0.95, group=_MODEL)
     weight_drop: float | None = setting(None, "Share of the recurrent weights that is dropped, others at each update. Default: by "
                                         "how often the text is read; none with --dropout 0.", low=0, high=0.95, group=_MODEL, later=True)
 

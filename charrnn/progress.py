@@ -66,14 +66,19 @@ class Progress:
         return self.plans[-1][2]
 
     @property
+    def births(self) -> list[int]:
+        """The steps at which a model was begun."""
+        return [at for at, way, _ in self.plans if way == 0]
+
+    @property
     def generation(self) -> int:
         """How many models were begun."""
-        return sum(way == 0 for _, way, _ in self.plans)
+        return len(self.births)
 
     @property
     def born(self) -> int:
         """The step at which this generation began."""
-        return max(at for at, way, _ in self.plans if way == 0)
+        return self.births[-1]
 
     @property
     def length(self) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from charrnn.batches import fit
@@ -88,6 +90,22 @@ def dropout(epochs: float, weights_per_token: float, cell: str = "lstm") -> floa
     return round(min(max(wanted, 0.0), most), 3)
 
 
+EASING, SPARED = 30.0, 0.04  # how fast dropout gives way, and what the text learnt from may cost more without that
+
+
+def eased(dropout: float, curve: Sequence[tuple[int, float, float]], births: Collection[int], length: int, easing: float = EASING) -> float:
+    """What is left of the dropout after evaluations (step, training, validation; nats per character) of generations of `length` steps that
+    began at `births`: less, the more the text costs with what is dropped than the held-out one does without. A model so far from
+    learning by heart only learns more slowly for it, as where a text says the same again and again. Never less than a twentieth, so
+    that it can soon be more again; never more than planned."""
+    costs = 0.0
+    for (start, _, before), (step, training, after) in itertools.pairwise(curve):
+        if start not in births:  # training is the mean over these steps, so beside it stands the mean of both ends
+            costs = min(costs + (step - start) / length * (2 * training / max(before + after, 1e-9) - 1 - SPARED),
+                        3 / easing)
+    return round(dropout * math.exp(-easing * max(costs, 0.0)), 6)
+
+
 STUDENT = 1.25  # what a step of a model that is taught by another one takes, in steps of one that is not
 
 
@@ -119,6 +137,7 @@ class Plan(Config):
     threads: int = setting(1, "", low=1)
     precision: str = setting("float32", "", choices=PRECISIONS, later=True)
     shards: int = setting(1, "", low=1, high=65536, later=True)
+    easing: float = setting(0.0, "", low=0, high=100, later=True)  # how fast dropout gives way, as `eased` takes it
     generations: int = setting(1, "", low=1, high=100, later=True)  # of `steps` each
     student_dropout: float = setting(0.0, "", low=0, high=0.95, later=True)  # from the second generation on
     student_weight_drop: float = setting(0.0, "", low=0, high=0.95, later=True)
@@ -182,7 +201,8 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     rate = config.lr or lr(model.cell, model.hidden)
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
-        dropout=dropped, weight_drop=thinned, student_dropout=dropped if config.dropout is not None else round(max(dropped - 0.1, 0.0), 3),
+        dropout=dropped, easing=EASING if held_out and config.dropout is None else 0.0, weight_drop=thinned,
+        student_dropout=dropped if config.dropout is not None else round(max(dropped - 0.1, 0.0), 3),
         student_weight_drop=thinned if config.weight_drop is not None else round(thinned / 2, 3),
         evaluate_every=-(-steps // evaluations), threads=threads, precision=precision,
         shards=min(config.shards or processes, rows), generations=born)

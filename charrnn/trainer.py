@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from charrnn import checkpoint, machine, optim
+from charrnn import checkpoint, machine, optim, recipe
 from charrnn.batches import Batches, Window
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus, Part, Store
@@ -185,14 +185,24 @@ class Trainer:
             self.world.spread(tensors)
         return found
 
+    def drops(self) -> tuple[float, float]:
+        """The shares of outputs and of recurrent weights that the next step drops."""
+        plan, progress, part = self.plan, self.progress, self.scored
+        dropout, weight_drop = ((plan.dropout, plan.weight_drop) if self.teacher is None else
+                                (plan.student_dropout, plan.student_weight_drop))
+        if not plan.easing:
+            return dropout, weight_drop
+        surely = self.corpus.unknown_nats_per_character, part.unknown * self.corpus.tokenizer.unknown_nats / part.characters
+        known = [(step, training - surely[0], validation - surely[1]) for step, training, validation in progress.curve]
+        return recipe.eased(dropout, known, progress.births, progress.length, plan.easing), weight_drop
+
     def update(self, window: Window) -> float:
         """‖ One step on this process's rows of a window; the nats per token that all rows cost. Where these or the gradient are not finite
         nothing is learnt from it, the next window starts from the zero state, and the result is nan."""
         if window.fresh:
             self.rest()
-        plan = self.plan
-        drops = (plan.dropout, plan.weight_drop) if self.teacher is None else (plan.student_dropout, plan.student_weight_drop)
-        masks = self.model.masks(plan.batch, dropout=drops[0], weight_drop=drops[1], generator=self.generator)
+        dropout, weight_drop = self.drops()
+        masks = self.model.masks(self.plan.batch, dropout=dropout, weight_drop=weight_drop, generator=self.generator)
         costs, states, lessons = [], [], []
         for shard in self.shards:
             rows = self._part(window, shard, masks)

@@ -31,6 +31,24 @@ def test_dropout_comes_with_rereading_and_with_more_weights_than_tokens():
     assert recipe.dropout(40, 6) == 0.4 < recipe.dropout(40, 9) < recipe.dropout(40, 14) < recipe.dropout(40, 30) == 0.6
 
 
+def test_dropout_gives_way_where_the_text_learnt_from_costs_more_than_the_held_out_one():
+    def left(*costs, births=(0,), length=100):
+        return recipe.eased(0.4, [(10 * (n + 1), training, held) for n, (training, held) in enumerate(costs)], births, length)
+
+    over, under, even = (1.0, 1.06), (1.1, 1.0), (1.03, 1.0)
+    assert left() == left(under) == left(over, over, over) == left(even, even) == 0.4
+    assert 0 < left(*[under] * 9) < left(*[under] * 5) < left(*[under] * 3) < 0.4
+    assert left(*[under] * 4) < left(*[under] * 4, over) < 0.4 == left(*[under] * 3, *[over] * 6)
+    assert left(*[under] * 4, length=50) == left(*[under] * 7, length=100), "counted in shares of a run, however often it is scored"
+    assert left(*[(0.0, 0.0)] * 5) == 0.4 > left((0.1, 0.0), (0.1, 0.0)) > 0
+    assert left(*[(9.0, 1.0)] * 5) == pytest.approx(0.02, rel=0.1), "never so little that it takes long to come back"
+    falling = [(2.0, 1.6), (1.4, 1.2), (1.1, 1.0)]
+    assert left(*falling) == 0.4, "the mean over the steps since is above what the last of them cost"
+    first = [under] * 5
+    assert left(*first, (2.5, 1.5), births=(0, 50)) == left(*first) == left(*first, (2.5, 1.5), (1.3, 1.0), births=(0, 50))
+    assert left(*[under] * 3, births=(0, 10, 20, 30)) == 0.4
+
+
 def test_recurrent_weights_are_dropped_where_a_text_is_read_often():
     assert recipe.weight_drop(0.5, 9) == recipe.weight_drop(12, 9) == 0 < recipe.weight_drop(20, 1) < recipe.weight_drop(40, 1)
     assert recipe.weight_drop(40, 0.1) == recipe.weight_drop(40, 1) < recipe.weight_drop(40, 2) < recipe.weight_drop(40, 5) == 0.3

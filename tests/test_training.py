@@ -107,6 +107,31 @@ def test_a_teacher_that_is_not_brought_back_is_noticed(omitted, small_text, tmp_
         list(train(corpus, config, parts, resume=True))
 
 
+def test_dropout_gives_way_where_the_held_out_part_costs_less_and_resumes_where_it_was(tmp_path, monkeypatch):
+    """The held-out part repeats what the rest has beside letters at random. A share that was given stays."""
+    path, random, drawn = tmp_path / "half.txt", np.random.default_rng(1), []
+    path.write_text("".join("abcd" * 5 + "".join(random.choice(list("abcd"), 20)) for _ in range(25)) + "abcd" * 30, encoding="utf-8")
+    masks = Model.masks
+
+    def recorded(model, rows, *, dropout, **more):
+        drawn.append(dropout)
+        return masks(model, rows, dropout=dropout, **more)
+
+    def dropped(run, *limits, **more):
+        config, drawn[:] = settings(steps=300, lr=0.01, generations=2, **{"dropout": None, **more}), []
+        corpus = corpus_of(path, config)
+        for session, limit in enumerate((*limits, 1000)):
+            left = iter([False] * limit)
+            list(train(corpus, config, run, resume=session > 0, stop=lambda left=left: next(left, True)))
+        return list(drawn)
+
+    monkeypatch.setattr(Model, "masks", recorded)
+    whole, plan = dropped(tmp_path / "whole"), load(tmp_path / "whole").metrics["plan"]
+    assert len(whole) == 600 and whole[0] == plan["dropout"] > whole[299] > 0 and plan["student_dropout"] > whole[300] > 0
+    assert dropped(tmp_path / "parts", 130, 250) == whole and files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert set(dropped(tmp_path / "given", dropout=0.25)) == {0.25}
+
+
 @pytest.mark.parametrize("form", [{"cell": "lstm", "layers": 2, "shards": 2}, {"cell": "gru"}, {"cell": "mlp", "level": "byte"}],
                          ids=lambda form: form["cell"])
 def test_a_student_learns_from_the_text_and_from_its_teacher(form, small_text):
