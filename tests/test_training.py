@@ -118,7 +118,7 @@ def test_dropout_gives_way_where_the_held_out_part_costs_less_and_resumes_where_
         return masks(model, rows, dropout=dropout, **more)
 
     def dropped(run, *limits, **more):
-        config, drawn[:] = settings(steps=300, lr=0.01, generations=2, **{"dropout": None, **more}), []
+        config, drawn[:] = settings(steps=160, lr=0.01, generations=2, **{"dropout": None, **more}), []
         corpus = corpus_of(path, config)
         for session, limit in enumerate((*limits, 1000)):
             left = iter([False] * limit)
@@ -127,8 +127,8 @@ def test_dropout_gives_way_where_the_held_out_part_costs_less_and_resumes_where_
 
     monkeypatch.setattr(Model, "masks", recorded)
     whole, plan = dropped(tmp_path / "whole"), load(tmp_path / "whole").metrics["plan"]
-    assert len(whole) == 600 and whole[0] == plan["dropout"] > whole[299] > 0 and plan["student_dropout"] > whole[300] > 0
-    assert dropped(tmp_path / "parts", 130, 250) == whole and files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert len(whole) == 320 and whole[0] == plan["dropout"] > whole[159] > 0 and plan["student_dropout"] > whole[160] > 0
+    assert dropped(tmp_path / "parts", 70, 130) == whole and files(tmp_path / "parts") == files(tmp_path / "whole")
     assert set(dropped(tmp_path / "given", dropout=0.25)) == {0.25}
 
 
@@ -345,7 +345,7 @@ def test_any_text_trains(text, level, tmp_path):
 
 @pytest.mark.parametrize("generations", [None, 3])
 def test_the_time_given_is_kept_when_the_machine_changes_its_pace(generations, tmp_path, monkeypatch):
-    """A clock of our own: each step takes 10 ms, of a student more, then from one moment on three times as long; an evaluation 50."""
+    """A clock of our own: each step takes 20 ms, of a student more, then from one moment on three times as long; an evaluation 100."""
     path = tmp_path / "text.txt"
     path.write_text("".join(chr(97 + i * i % 23) for i in range(60_000)), encoding="utf-8")
     config = TrainingConfig(time="60s", hidden=4, threads=1, batch=2, window=2, generations=generations)
@@ -354,17 +354,17 @@ def test_the_time_given_is_kept_when_the_machine_changes_its_pace(generations, t
     step, validate = Trainer.step, Trainer.validate
 
     def stepped(self):
-        now[0] += (0.03 if slow[0] else 0.01) * (1.0 if self.teacher is None else 1.2)
+        now[0] += (0.06 if slow[0] else 0.02) * (1.0 if self.teacher is None else 1.2)
         return step(self)
 
     def validated(self, stop):
-        now[0] += 0.05
+        now[0] += 0.1
         return validate(self, stop)
 
     monkeypatch.setattr(Trainer, "step", stepped)
     monkeypatch.setattr(Trainer, "validate", validated)
     monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(planning, "measure", lambda trainer, threads, limit: (1, 0.01, 0.05))
+    monkeypatch.setattr(planning, "measure", lambda trainer, threads, limit: (1, 0.02, 0.1))
     ends = []
     for turn in (10**9, 15.0):
         now[0], slow[0] = 0.0, False
