@@ -101,8 +101,8 @@ def eased(dropout: float, curve: Sequence[tuple[int, float, float]], births: Col
     costs = 0.0
     for (start, _, before), (step, training, after) in itertools.pairwise(curve):
         if start not in births:  # training is the mean over these steps, so beside it stands the mean of both ends
-            costs = min(costs + (step - start) / length * (2 * training / max(before + after, 1e-9) - 1 - SPARED),
-                        3 / easing)
+            more = 2 * training / max(before + after, 1e-9) - 1
+            costs = min(costs + (step - start) / length * (more - SPARED), 3 / easing)
     return round(dropout * math.exp(-easing * max(costs, 0.0)), 6)
 
 
@@ -201,7 +201,7 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     rate = config.lr or lr(model.cell, model.hidden)
     return Plan(
         steps=steps, batch=rows, window=window, lr=rate, matrix_lr=MATRIX_LR * rate,
-        dropout=dropped, easing=EASING if held_out and config.dropout is None else 0.0, weight_drop=thinned,
+        dropout=dropped, easing=EASING if dropped and config.dropout is None else 0.0, weight_drop=thinned,
         student_dropout=dropped if config.dropout is not None else round(max(dropped - 0.1, 0.0), 3),
         student_weight_drop=thinned if config.weight_drop is not None else round(thinned / 2, 3),
         evaluate_every=-(-steps // evaluations), threads=threads, precision=precision,

@@ -352,14 +352,14 @@ EXPORT int charrnn_product(const struct product *given)
 {
     struct product p = *given;
     const struct kernels *k = choose(p.kind >= SCATTER && p.element == BFLOAT16 ? FLOAT : p.element);
-    if (p.kind == SOFTMAX ? p.k * p.n < 1 << 16 : p.m * p.n * p.k < 1 << 20)
+    if (p.kind == SOFTMAX)
+        return run(p.k * p.n < 1 << 16 ? 1 : p.threads, k->softmax, &p, 4 * p.threads, 0);
+    if (p.m * p.n * p.k < 1 << 20)
         p.threads = 1; /* waking a helper would take longer */
     if (p.kind == SCATTER) {
         int64_t units = (p.n + 127) / 128;
         return run(p.threads, k->scatter, &p, units < 2 * p.threads ? units : 2 * p.threads, 0);
     }
-    if (p.kind == SOFTMAX)
-        return run(p.threads, k->softmax, &p, 4 * p.threads, 0);
     if (p.kind == ROWS_TIMES) {
         int64_t most = p.symmetric ? 48 : 96, units = (p.m + most - 1) / most;
         return run(p.threads, k->pack_right, &p, p.threads, 0)
