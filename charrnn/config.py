@@ -186,7 +186,7 @@ class TrainingConfig(Config):
     shards: int | None = setting(None, "Parts of a batch, whose gradients are made one by one, by one process or several: the same parts "
                                  "give the same model. Default: one a process.", low=1, high=65536, group=_MACHINE, later=True)
     precision: str = setting("auto", "What is multiplied while training; sums and weights are float32 in any case. auto takes bfloat16, "
-                             "twice as fast, where the processor or the GPU has instructions for it.",
+                             "up to several times as fast, where the processor or the GPU has instructions for it.",
                              choices=("auto", *PRECISIONS), group=_MACHINE, later=True)
 
     def __post_init__(self) -> None:

@@ -47,7 +47,7 @@ def multiplies_bfloat16(device: torch.device, model: ModelConfig) -> bool:
     """Whether training on this device can round what it multiplies to bfloat16: by charrnn's own kernels, or by cuDNN's, which do not know
     every cell."""
     if device.type == "cpu":
-        return bfloat16()
+        return bool(bfloat16())
     return machine.has_bfloat16(device) and cudnn.serves(model.cell, model.activation, model.gru_reset)
 
 
@@ -126,6 +126,10 @@ class Trainer:
         """What finds the gradients: of the loss, or of that and of the distance to the teacher."""
         output = None if self.teacher is None else (self.teacher.output["w"], self.teacher.output["b"])
         return (Replaying if machine.replays(self.device) else Learning)(Losses(self.model, self.plan.batch, self.precision, output))
+
+    def multiplying(self) -> str:
+        """What is multiplied, and by what where the bits depend on it: AMX sums in an order of its own."""
+        return "bfloat16 by AMX" if self.precision == "bfloat16" and self.device.type == "cpu" and bfloat16() == "AMX" else self.precision
 
     def rest(self) -> None:
         """The state is zero, and the teacher's."""

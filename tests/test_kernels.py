@@ -126,7 +126,7 @@ def test_lesser_processors(level: int, dtype: torch.dtype, monkeypatch: pytest.M
                     part.data = part.data.double()
                 assert_close([value.double() for value in found], exact.results(plain.recur), 1e-12 if dtype == torch.float64 else 5e-6)
     finally:
-        native._library.charrnn_limit(2)
+        native._library.charrnn_limit(4)
 
 
 @pytest.mark.parametrize("form", FORMS, ids="-".join)

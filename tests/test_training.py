@@ -304,6 +304,16 @@ def test_a_run_in_bfloat16_goes_on_in_float32_where_no_processor_has_it_and_says
         list(train(corpus, settings(precision="bfloat16"), tmp_path / "other"))
 
 
+def test_a_run_by_amx_says_once_that_its_bits_may_differ_without(small_text, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "bfloat16", lambda: "AMX")
+    config, run = settings(), tmp_path / "run"
+    corpus, left = corpus_of(small_text, config), iter([False] * 3)
+    list(train(corpus, config, run, stop=lambda: next(left, True)))
+    monkeypatch.setattr(trainer, "bfloat16", lambda: "AVX512_BF16")
+    events = list(train(corpus, config, run, resume=True))
+    assert [note for event in events for note in getattr(event, "notes", ()) if "precision bfloat16 by AMX, here bfloat16:" in note]
+
+
 @pytest.mark.parametrize("embedding", [0, 5])
 def test_another_runs_weights_are_kept_where_the_vocabularies_meet(embedding, small_text, tmp_path):
     config = settings(embedding=embedding, steps=5)

@@ -50,10 +50,10 @@ def _at(precision: str) -> Any:
     return getattr(work, "LOW", work) if precision == "bfloat16" else work
 
 
-def bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16, twice as fast as float32, and the kernels can have it do so."""
+def bfloat16() -> str:
+    """What this processor multiplies bfloat16 with, faster than float32, where the kernels can have it do so; else ""."""
     work = _work()
-    return work is not rowwise and bool(work.bfloat16())
+    return "" if work is rowwise else str(work.bfloat16())
 
 
 def backend() -> str:

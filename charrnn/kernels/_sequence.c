@@ -17,7 +17,7 @@
                                    worth of memory does, and an lstm finds its last C there
        d_outputs  (T, B, H) or null
        d_h, d_c   (B, H)           in: the gradient of the final state; out: of the initial one
-       packed     G.H * (H rounded up to 16) elements of scratch */
+       packed     G * (H rounded up to 16) squared elements of scratch */
 
 #ifndef __GNUC__
 #error "needs the vector extensions of GCC or Clang"
@@ -31,6 +31,14 @@
 #include <string.h>
 #ifdef __x86_64__
 #include <immintrin.h>
+#if defined(__linux__) && defined(__has_include)
+#if __has_include(<amxtileintrin.h>) /* the assembler knows it, too */
+#define AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 #endif
 
 enum { RNN, GRU, LSTM };
@@ -45,7 +53,7 @@ struct sequence {
     void *source, *w_h, *b_h, *h, *c, *outputs, *gates, *extra, *d_outputs, *d_h, *d_c, *packed;
 };
 
-/* ROWS_TIMES        c (m, n) = bias + a (m, k) . b (k, n); packed: k * (n rounded up to 16) elements of scratch;
+/* ROWS_TIMES        c (m, n) = bias + a (m, k) . b (k, n); packed: k * n, each rounded up to 16, elements of scratch;
                      where `symmetric`, only what lies above c's diagonal is computed
    TRANSPOSED_TIMES  c (m, n) = a (k, m)^T . b (k, n), or c += where `add`
    SCATTER           c (.., n) += a (k, n), row by row to the rows that tokens (k) name; null: all to row 0
@@ -62,7 +70,7 @@ typedef void (*work)(const void *arg, int64_t unit, int64_t units, void *scratch
 
 struct kernels {
     work pack_recurrent, walk, pack_right, multiply, mirror, multiply_tn, scatter, softmax;
-    int64_t lanes, tile, size, low;
+    int64_t lanes, tile, wide, size, low;
 };
 
 /* ---- threads: helpers that sleep between calls. Units of work are taken in turn, so a helper that does not get a core is not
@@ -207,6 +215,28 @@ static inline uint32_t rounded(float x)
     return (x == x ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000) & 0xffff0000;
 }
 
+#ifdef AMX
+/* ---- the registers of AMX: eight of 16 rows of 64 bytes. The compiler's own functions for them do not say that they read memory. ---- */
+
+#define tile_load(n, from, across) \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #n :: "r"(from), "r"((int64_t)(across) * 4) : "memory")
+#define tile_store(n, to, across) \
+    __asm__ volatile("tilestored %%tmm" #n ", (%0,%1,1)" :: "r"(to), "r"((int64_t)(across) * 4) : "memory")
+#define tile_dot(sum, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum ::)
+
+static void registers_on(void)
+{
+    const struct { uint8_t palette, start, none[14]; uint16_t width[16]; uint8_t rows[16]; } shape
+        = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    __asm__ volatile("ldtilecfg %0" :: "m"(shape));
+}
+
+static void registers_off(void)
+{
+    __asm__ volatile("tilerelease" ::);
+}
+#endif
+
 /* ---- the kernels, once for each element type and instruction set ---- */
 
 #define Q0 0.49999993f
@@ -246,6 +276,17 @@ static inline uint32_t rounded(float x)
 #define EXACT 0
 #define LOW 2
 #include "_sequence.h"
+#ifdef AMX
+#define T float
+#define I int32_t
+#define LANES 16
+#define TILE 32
+#define NAME(x) x##_bfloat16_amx
+#define TARGET AVX512_BF16
+#define EXACT 0
+#define LOW 3
+#include "_sequence.h"
+#endif
 #define T float
 #define I int32_t
 #define LANES 8
@@ -300,7 +341,7 @@ static inline uint32_t rounded(float x)
 #define LOW 1
 #include "_sequence.h"
 
-static int ceiling = 3;
+static int ceiling = 4;
 
 static int has_bfloat16(void)
 {
@@ -312,9 +353,35 @@ static int has_bfloat16(void)
 #endif
 }
 
+#ifdef AMX
+/* Whether there is AMX, the system keeps its registers, and lets this process have them. */
+static int ask_for_amx(void)
+{
+    enum { TILE_DATA = 18, REQUEST = 0x1023 }; /* XFEATURE_XTILEDATA, ARCH_REQ_XCOMP_PERM */
+    unsigned a, b, c, d, low, high;
+    if (!has_bfloat16() || !__get_cpuid_count(1, 0, &a, &b, &c, &d) || !(c >> 27 & 1) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)
+        || !(d >> 22 & 1) || !(d >> 24 & 1))
+        return 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low >> 17 & 3) == 3 && !syscall(SYS_arch_prctl, REQUEST, TILE_DATA);
+}
+
+static int has_amx(void)
+{
+    static atomic_int known; /* 1 no, 2 yes */
+    if (ceiling >= 4 && !known)
+        known = 1 + ask_for_amx();
+    return ceiling >= 4 && known == 2;
+}
+#endif
+
 static const struct kernels *choose(int64_t element)
 {
     int wide = element == DOUBLE;
+#ifdef AMX
+    if (element == BFLOAT16 && has_amx())
+        return &kernels_bfloat16_amx;
+#endif
 #ifdef __x86_64__
     if (element == BFLOAT16 && has_bfloat16())
         return &kernels_bfloat16_avx512;
@@ -335,7 +402,6 @@ static const struct kernels *choose(int64_t element)
 /* ---- what native.py calls; the first two return 0, or 1 where memory ran out ---- */
 
 #define EXPORT __attribute__((visibility("default")))
-#define WIDE 8
 
 EXPORT int charrnn_sequence(const struct sequence *s)
 {
@@ -343,8 +409,9 @@ EXPORT int charrnn_sequence(const struct sequence *s)
     int64_t each = s->rows / (24 * s->threads); /* stretches of 24 rows and more lose little, and leave none waiting for long */
     int64_t units = s->threads * (each < 1 ? 1 : each > 4 ? 4 : each);
     units = units < s->rows ? units : s->rows;
-    int64_t most = (s->rows + units - 1) / (units ? units : 1), low = k->low ? 2 * s->size + 48 : 0; /* four gates' operands at most */
-    size_t scratch = (size_t)(most * (WIDE * k->lanes + low) * k->size);
+    int64_t most = (s->rows + units - 1) / (units ? units : 1), low = k->low ? 2 * s->size + 64 : 0; /* four gates' operands at most */
+    most = k->low == 3 ? (most + 15) / 16 * 16 : most;
+    size_t scratch = (size_t)(most * (k->wide * k->lanes + low) * k->size);
     return run(s->threads, k->pack_recurrent, s, 2 * s->threads, 0) || run(s->threads, k->walk, s, units, scratch);
 }
 
@@ -354,16 +421,16 @@ EXPORT int charrnn_product(const struct product *given)
     const struct kernels *k = choose(p.kind >= SCATTER && p.element == BFLOAT16 ? FLOAT : p.element);
     if (p.kind == SOFTMAX)
         return run(p.k * p.n < 1 << 16 ? 1 : p.threads, k->softmax, &p, 4 * p.threads, 0);
-    if (p.m * p.n * p.k < 1 << 20)
+    if (p.m * p.n * p.k < 1 << (k->low == 3 ? 24 : 20))
         p.threads = 1; /* waking a helper would take longer */
     if (p.kind == SCATTER) {
         int64_t units = (p.n + 127) / 128;
         return run(p.threads, k->scatter, &p, units < 2 * p.threads ? units : 2 * p.threads, 0);
     }
     if (p.kind == ROWS_TIMES) {
-        int64_t most = p.symmetric ? 48 : 96, units = (p.m + most - 1) / most;
+        int64_t most = !p.symmetric ? 96 : k->low == 3 ? 64 : 48, units = (p.m + most - 1) / most;
         return run(p.threads, k->pack_right, &p, p.threads, 0)
-            || run(p.threads, k->multiply, &p, units, k->low ? (size_t)(most * ((p.k + 1) / 2 + 16) * 4) : 0)
+            || run(p.threads, k->multiply, &p, units, k->low ? (size_t)(most * ((p.k + 1) / 2 + 32) * 4) : 0)
             || (p.symmetric && run(p.threads, k->mirror, &p, units, 0));
     }
     int64_t pair = 2 * k->lanes, panels = (p.n + pair - 1) / pair, tiles = (p.m + k->tile - 1) / k->tile;
@@ -377,10 +444,17 @@ EXPORT int charrnn_product(const struct product *given)
     return run(p.threads, k->multiply_tn, &p, p.column_units * strips, (size_t)((BLOCK * (p.block + k->tile) + k->lanes) * k->size));
 }
 
-/* Whether the processor itself multiplies bfloat16. */
-EXPORT int charrnn_bfloat16(void) { return has_bfloat16(); }
+/* How the processor itself multiplies bfloat16: 0 not at all, 1 by an instruction on vectors, 2 by AMX. */
+EXPORT int charrnn_bfloat16(void)
+{
+#ifdef AMX
+    if (has_amx())
+        return 2;
+#endif
+    return has_bfloat16();
+}
 
-/* For tests: the widest instructions to use, 3 AVX-512 with bfloat16, 2 AVX-512, 1 AVX2, 0 what every machine of the kind has. */
+/* For tests: the widest instructions to use, 4 AMX, 3 AVX-512 with bfloat16, 2 AVX-512, 1 AVX2, 0 what every machine of the kind has. */
 EXPORT void charrnn_limit(int level) { ceiling = level; }
 
 /* Built as a Python extension only so that pip compiles it: importing it is an error, ctypes opens it. */

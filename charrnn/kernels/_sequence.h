@@ -5,7 +5,8 @@
        NAME(x)  x with the pair's suffix   TARGET   the function attribute that allows the instructions
        EXACT    1: exp and tanh of libm (double); 0: the polynomials below (float, about 2 units in the last place)
        LOW      1: what is multiplied is rounded to bfloat16, two neighbours along K to an operand, and summed in float;
-                2: likewise, by the processor's own instruction; 0: an operand is an element
+                2: likewise, by the processor's own instruction; 3: by its registers of 16 rows of 16 operands (AMX);
+                0: an operand is an element
 
    A matrix on the right of a product is packed: its columns in vectors of LANES (zeros past the end), two vectors to a panel
    (K, 2, LANES), the last panel alone (K, 1, LANES) if their number is odd. So a panel is read from end to end. K counts operands. */
@@ -20,14 +21,24 @@ typedef I NAME(ivec) __attribute__((vector_size(LANES * sizeof(T)), aligned(size
 #define all(s) ((T)(s) - (vec){0}) /* less 0 is no work at all; 0 added is, as it makes 0 of -0 */
 #define load(p) (*(const vec *)(p))
 #define store(p, v) (*(vec *)(p) = (v))
-#if LOW
+#if LOW == 3 /* zeros up to a whole register */
+#define OPERAND uint32_t
+#define DEPTH(K) (((K) + 31) / 32 * 16)
+#define ACROSS(K) (DEPTH(K) | 16) /* from row to row: never such that all rows share a place in the cache */
+#define ROWS(n) (((n) + 15) / 16 * 16)
+#define REGISTERS(way) registers_##way()
+#elif LOW
 #define OPERAND uint32_t
 #define DEPTH(K) (((K) + 1) / 2)
-#define ACROSS(K) (DEPTH(K) + 16) /* from row to row: never such that all rows share a place in the cache */
+#define ACROSS(K) (DEPTH(K) + 16)
+#define ROWS(n) (n)
+#define REGISTERS(way)
 #else
 #define OPERAND T
 #define DEPTH(K) (K)
 #define ACROSS(K) (K)
+#define ROWS(n) (n)
+#define REGISTERS(way)
 #endif
 
 /* The first `lanes` elements, the rest zero. */
@@ -148,7 +159,7 @@ INLINE vec NAME(slope)(int64_t activation, vec y)
 
 /* ---- operands ---- */
 
-#if LOW == 2
+#if LOW >= 2
 /* Lane by lane the operand of a row's elements and the next row's. */
 INLINE ivec NAME(paired)(vec first, vec second)
 {
@@ -177,12 +188,42 @@ INLINE vec NAME(dot)(vec sum, ivec x, ivec y)
 }
 #endif
 
+#if LOW == 3
+/* Element (i, j) to (j, i). */
+INLINE void NAME(turn)(ivec x[16])
+{
+    ivec y[16];
+    #pragma GCC unroll 16
+    for (int n = 0; n < 16; n += 2) { /* pairs of rows, then of pairs: 4 by 4 blocks */
+        y[n] = (ivec)_mm512_unpacklo_epi32((__m512i)x[n], (__m512i)x[n + 1]);
+        y[n + 1] = (ivec)_mm512_unpackhi_epi32((__m512i)x[n], (__m512i)x[n + 1]);
+    }
+    #pragma GCC unroll 16
+    for (int n = 0; n < 16; n += 4)
+        for (int m = 0; m < 2; m++) {
+            x[n + 2 * m] = (ivec)_mm512_unpacklo_epi64((__m512i)y[n + m], (__m512i)y[n + 2 + m]);
+            x[n + 2 * m + 1] = (ivec)_mm512_unpackhi_epi64((__m512i)y[n + m], (__m512i)y[n + 2 + m]);
+        }
+    #pragma GCC unroll 16
+    for (int n = 0; n < 4; n++) /* x[n + 4 m]: of rows 4 m.. the columns n, n + 4, n + 8, n + 12 */
+        for (int m = 0; m < 2; m++) {
+            y[n + 8 * m] = (ivec)_mm512_shuffle_i32x4((__m512i)x[n + 8 * m], (__m512i)x[n + 8 * m + 4], 0x88);
+            y[n + 8 * m + 4] = (ivec)_mm512_shuffle_i32x4((__m512i)x[n + 8 * m], (__m512i)x[n + 8 * m + 4], 0xdd);
+        }
+    #pragma GCC unroll 16
+    for (int n = 0; n < 8; n++) {
+        x[n] = (ivec)_mm512_shuffle_i32x4((__m512i)y[n], (__m512i)y[n + 8], 0x88);
+        x[n + 8] = (ivec)_mm512_shuffle_i32x4((__m512i)y[n], (__m512i)y[n + 8], 0xdd);
+    }
+}
+#endif
+
 #if LOW
 /* `count` elements side by side as operands; an odd last one with a zero. */
 INLINE void NAME(round_row)(OPERAND *out, const T *in, int64_t count)
 {
     int64_t n = 0;
-#if LOW == 2
+#if LOW >= 2
     for (; n + 2 * LANES <= count; n += 2 * LANES)
         _mm512_storeu_si512(out + n / 2, (__m512i)_mm512_cvtne2ps_pbh((__m512)load(in + n + LANES), (__m512)load(in + n)));
 #endif
@@ -195,8 +236,11 @@ INLINE void NAME(round_row)(OPERAND *out, const T *in, int64_t count)
 INLINE const OPERAND *NAME(operands)(const T *a, int64_t *lda, int64_t rows, int64_t K, OPERAND *scratch)
 {
 #if LOW
-    for (int64_t r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++) {
         NAME(round_row)(scratch + r * ACROSS(K), a + r * *lda, K);
+        for (int64_t k = (K + 1) / 2; k < DEPTH(K); k++)
+            scratch[r * ACROSS(K) + k] = 0;
+    }
     *lda = ACROSS(K);
     return scratch;
 #else
@@ -207,6 +251,77 @@ INLINE const OPERAND *NAME(operands)(const T *a, int64_t *lda, int64_t rows, int
 
 /* ---- products ---- */
 
+#define ARGUMENTS T *out, int64_t ldo, const T *init, int64_t ldi, const OPERAND *a, int64_t lda, int64_t K, const OPERAND *panel, \
+                  int64_t lanes
+#define EACH(rows, count) for (int64_t r = 0; r < (rows); r++) for (int64_t u = 0; u < (count); u++)
+
+#if LOW == 3
+/* out (R by 16 rows, N vectors) = init + a . panel (K, N, LANES), all whole registers: 0 to 3 the sums, 4 and 5 a, 6 and 7 the panel. */
+INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *init, int64_t ldi, const OPERAND *a, int64_t lda, int64_t K,
+                       const OPERAND *panel)
+{
+    for (int r = 0; r < 16 * R; r++) { /* far away, unless it is scratch */
+        __builtin_prefetch(out + r * ldo, 1);
+        if (N == 2)
+            __builtin_prefetch(out + r * ldo + 16, 1);
+    }
+    tile_load(0, init, ldi);
+    if (N == 2)
+        tile_load(1, init + 16, ldi);
+    if (R == 2)
+        tile_load(2, init + 16 * ldi, ldi);
+    if (R == 2 && N == 2)
+        tile_load(3, init + 16 * ldi + 16, ldi);
+    for (int64_t k = 0; k < K; k += 16, a += 16, panel += 16 * N * LANES) {
+        tile_load(6, panel, N * LANES);
+        tile_load(4, a, lda);
+        tile_dot(0, 4, 6);
+        if (N == 2) {
+            tile_load(7, panel + LANES, N * LANES);
+            tile_dot(1, 4, 7);
+        }
+        if (R == 2) {
+            tile_load(5, a + 16 * lda, lda);
+            tile_dot(2, 5, 6);
+        }
+        if (R == 2 && N == 2)
+            tile_dot(3, 5, 7);
+    }
+    tile_store(0, out, ldo);
+    if (N == 2)
+        tile_store(1, out + 16, ldo);
+    if (R == 2)
+        tile_store(2, out + 16 * ldo, ldo);
+    if (R == 2 && N == 2)
+        tile_store(3, out + 16 * ldo + 16, ldo);
+}
+
+/* a row by row: (r, k) at a[r * lda + k], readable up to ROWS(rows). At most TILE rows. What does not fill registers goes by way of
+   some that it does fill. */
+static TARGET void NAME(tile_rows)(int64_t rows, int64_t vectors, ARGUMENTS)
+{
+    T edge[TILE * 2 * LANES], *to = out;
+    int64_t ldt = ldo, whole = rows % 16 == 0 && lanes >= LANES;
+    if (!whole) {
+        EACH(rows, vectors)
+            store(edge + (r * 2 + u) * LANES, NAME(load_some)(init + r * ldi + u * LANES, u == vectors - 1 ? lanes : LANES));
+        init = to = edge;
+        ldi = ldt = 2 * LANES;
+    }
+    if (rows > 16 && vectors == 2)
+        NAME(tile)(2, 2, to, ldt, init, ldi, a, lda, K, panel);
+    else if (rows > 16)
+        NAME(tile)(2, 1, to, ldt, init, ldi, a, lda, K, panel);
+    else if (vectors == 2)
+        NAME(tile)(1, 2, to, ldt, init, ldi, a, lda, K, panel);
+    else
+        NAME(tile)(1, 1, to, ldt, init, ldi, a, lda, K, panel);
+    if (!whole)
+        EACH(rows, vectors)
+            NAME(store_some)(out + r * ldo + u * LANES, load(edge + (r * 2 + u) * LANES), u == vectors - 1 ? lanes : LANES);
+}
+#define TILE_OF_BLOCK NAME(tile_rows)
+#else
 /* out (R rows, N vectors) = init + a (R, K) . panel (K, N, LANES). Operand (r, k) of a lies at a[r * across + k * along];
    `init` is read with its own row length (0: the same row for all). Only `lanes` elements of the last vector are touched. */
 INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *init, int64_t ldi, const OPERAND *a, int64_t across,
@@ -249,8 +364,6 @@ INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *i
     }
 }
 
-#define ARGUMENTS T *out, int64_t ldo, const T *init, int64_t ldi, const OPERAND *a, int64_t lda, int64_t K, const OPERAND *panel, \
-                  int64_t lanes
 #define ROWS_CASE(r) case r: NAME(tile)(r, N, out, ldo, init, ldi, a, across, along, K, panel, lanes); break;
 #if TILE == 12
 #define ROWS_CASES ROWS_CASE(1) ROWS_CASE(2) ROWS_CASE(3) ROWS_CASE(4) ROWS_CASE(5) ROWS_CASE(6) \
@@ -285,11 +398,13 @@ static TARGET void NAME(tile_packed)(int64_t rows, int64_t vectors, ARGUMENTS)
     else
         NAME(tile_of)(1, rows, out, ldo, init, ldi, a, 1, TILE, K, panel, lanes);
 }
+#define TILE_OF_BLOCK NAME(tile_packed)
+#endif
 
 static const T NAME(zeros)[2 * LANES];
 
 /* out (rows, n) = init + a (rows, K) . the vectors `first`.. of `packed` that hold its n columns; `first` is even.
-   Rows are dealt evenly to tiles; how does not change a result. */
+   Rows are dealt evenly to tiles, but to registers that hold 16; how does not change a result. */
 static TARGET void NAME(rows_by)(T *out, int64_t ldo, const T *init, int64_t ldi, int64_t n, const OPERAND *a, int64_t lda, int64_t rows,
                                  int64_t K, const OPERAND *packed, int64_t first)
 {
@@ -298,7 +413,11 @@ static TARGET void NAME(rows_by)(T *out, int64_t ldo, const T *init, int64_t ldi
     for (int64_t column = 0; column < n; column += 2 * LANES, panel += 2 * LANES * K) {
         int64_t left = n - column, vectors = left > LANES ? 2 : 1, lanes = left - (vectors - 1) * LANES;
         for (int64_t tile = 0; tile < tiles; tile++) {
+#if LOW == 3
+            int64_t row = tile * TILE, end = rows - row < TILE ? rows : row + TILE;
+#else
             int64_t row = tile * rows / tiles, end = (tile + 1) * rows / tiles;
+#endif
             const T *start = init ? init + row * ldi + column : NAME(zeros);
             NAME(tile_rows)(end - row, vectors, out + row * ldo + column, ldo, start, init ? ldi : 0, a + row * lda, lda, K,
                             panel, lanes);
@@ -319,8 +438,8 @@ static TARGET void NAME(pack)(OPERAND *packed, const T *b, int64_t down, int64_t
         OPERAND *out = packed + (v / 2 * 2 * K + v % 2) * LANES; /* where it begins */
         if (right == 1) {
 #if LOW
-            for (int64_t k = 0; k < rows; k += 2)
-                store(out + k / 2 * step, (vec)NAME(paired)(NAME(load_some)(column + k * down, lanes),
+            for (int64_t k = 0; k < 2 * K; k += 2)
+                store(out + k / 2 * step, (vec)NAME(paired)(NAME(load_some)(column + k * down, k < rows ? lanes : 0),
                                                             NAME(load_some)(column + (k + 1) * down, k + 1 < rows ? lanes : 0)));
 #else
             for (int64_t k = 0; k < K; k++)
@@ -355,11 +474,16 @@ static TARGET void NAME(pack)(OPERAND *packed, const T *b, int64_t down, int64_t
 
 /* ---- a stretch of rows through the whole sequence ---- */
 
-#define WIDE 8 /* vectors of a chunk: 8 units' vectors of one gate, or 2 of four */
+/* Vectors of a chunk: 8 units' vectors of one gate, or 2 of four. Where products take little time, more of them, as then what comes from
+   far away lies in longer pieces. */
+#if LOW == 3
+#define WIDE 32
+#else
+#define WIDE 8
+#endif
 #define S(name) ((T *)s->name)
 #define PACKED ((OPERAND *)s->packed)
-#define PLACE(rows) ((OPERAND *)(scratch + (rows) * WIDE * LANES)) /* for operands, behind the scratch of a chunk */
-#define EACH(rows, count) for (int64_t r = 0; r < (rows); r++) for (int64_t u = 0; u < (count); u++)
+#define PLACE(rows) ((OPERAND *)(scratch + ROWS(rows) * WIDE * LANES)) /* for operands, behind the scratch of a chunk */
 
 /* What the input contributes to row b at step t. */
 INLINE const T *NAME(input)(const struct sequence *s, int64_t t, int64_t b, int64_t width)
@@ -550,7 +674,7 @@ static TARGET void NAME(gru_backward)(const struct sequence *s, int64_t from, in
         if (t < s->steps - 1) {
             left = NAME(operands)(S(gates) + ((t + 1) * B + from) * 3 * H, &lda, rows, 2 * H, PLACE(rows));
             if (after)
-                inner = NAME(operands)(S(extra) + ((t + 1) * B + from) * H, &lde, rows, H, PLACE(rows) + rows * ACROSS(2 * H));
+                inner = NAME(operands)(S(extra) + ((t + 1) * B + from) * H, &lde, rows, H, PLACE(rows) + ROWS(rows) * ACROSS(2 * H));
         }
         for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
             int64_t n = H - unit < WIDE * LANES ? H - unit : WIDE * LANES;
@@ -628,12 +752,14 @@ static void NAME(walk)(const void *arg, int64_t unit, int64_t units, void *scrat
 {
     const struct sequence *s = arg;
     int64_t from = s->rows * unit / units, rows = s->rows * (unit + 1) / units - from;
+    REGISTERS(on);
     if (s->cell == RNN)
         (s->backward ? NAME(rnn_backward) : NAME(rnn_forward))(s, from, rows, scratch);
     else if (s->cell == GRU)
         (s->backward ? NAME(gru_backward) : NAME(gru_forward))(s, from, rows, scratch);
     else
         (s->backward ? NAME(lstm_backward) : NAME(lstm_forward))(s, from, rows, scratch);
+    REGISTERS(off);
 }
 
 static void NAME(pack_right)(const void *arg, int64_t unit, int64_t units, void *scratch)
@@ -644,24 +770,44 @@ static void NAME(pack_right)(const void *arg, int64_t unit, int64_t units, void 
     NAME(pack)(p->packed, p->b, p->b_down, p->b_right, p->k, p->n, 1, SHARE(total));
 }
 
+/* Where a unit's share of the rows begins: registers are filled where they hold 16. */
+INLINE int64_t NAME(share)(const struct product *p, int64_t unit, int64_t units)
+{
+    int64_t rows = ((p->m + units - 1) / units + TILE - 1) / TILE * TILE;
+    return LOW != 3 ? p->m * unit / units : unit * rows < p->m ? unit * rows : p->m;
+}
+
 /* c (m, n) = bias + a (m, k) . packed, for one share of the rows; k in blocks so that a's share and a panel stay near. */
 static TARGET void NAME(multiply)(const void *arg, int64_t unit, int64_t units, void *scratch)
 {
     const struct product *p = arg;
-    int64_t from = p->m * unit / units, rows = p->m * (unit + 1) / units - from, lda = p->lda;
+    int64_t from = NAME(share)(p, unit, units), rows = NAME(share)(p, unit + 1, units) - from, lda = p->lda;
     int64_t column = p->symmetric ? from / (2 * LANES) * 2 * LANES : 0;
     const OPERAND *left = NAME(operands)((const T *)p->a + from * lda, &lda, rows, p->k, scratch);
+    REGISTERS(on);
     NAME(rows_by)((T *)p->c + from * p->ldc + column, p->ldc, p->bias, 0, p->n - column, left, lda, rows, DEPTH(p->k), p->packed,
                   column / LANES);
+    REGISTERS(off);
 }
 
 /* What `multiply` left out of a symmetric product. */
-static void NAME(mirror)(const void *arg, int64_t unit, int64_t units, void *scratch)
+static TARGET void NAME(mirror)(const void *arg, int64_t unit, int64_t units, void *scratch)
 {
     const struct product *p = arg;
     (void)scratch;
-    int64_t from = p->m * unit / units, to = p->m * (unit + 1) / units, end = from / (2 * LANES) * 2 * LANES;
+    int64_t from = NAME(share)(p, unit, units), to = NAME(share)(p, unit + 1, units), end = from / (2 * LANES) * 2 * LANES;
     T *c = p->c;
+#if LOW == 3
+    for (; from + 16 <= to; from += 16)
+        for (int64_t j = 0; j < end; j += 16) {
+            ivec block[16];
+            for (int64_t n = 0; n < 16; n++)
+                block[n] = (ivec)load(c + (j + n) * p->ldc + from);
+            NAME(turn)(block);
+            for (int64_t n = 0; n < 16; n++)
+                store(c + (from + n) * p->ldc + j, (vec)block[n]);
+        }
+#endif
     for (int64_t j = 0; j < end; j += LANES)
         for (int64_t i = from; i < to; i++)
             for (int64_t n = j; n < j + LANES; n++)
@@ -676,6 +822,7 @@ static TARGET void NAME(multiply_tn)(const void *arg, int64_t unit, int64_t unit
     int64_t n = p->n - column < p->block ? p->n - column : p->block, tiles = (p->m + TILE - 1) / TILE;
     int64_t first = tiles * strip / strips, end = tiles * (strip + 1) / strips, panels = (n + 2 * LANES - 1) / (2 * LANES);
     OPERAND *right = scratch, *left = right + DEPTH(BLOCK) * ALIGNED(p->block);
+    REGISTERS(on);
     for (int64_t k = 0; k < p->k; k += BLOCK) {
         int64_t depth = p->k - k < BLOCK ? p->k - k : BLOCK;
         const T *a = (const T *)p->a + k * p->lda, *b = (const T *)p->b + k * p->b_down + column;
@@ -684,7 +831,20 @@ static TARGET void NAME(multiply_tn)(const void *arg, int64_t unit, int64_t unit
         for (int64_t tile = first; tile < end; tile++) {
             int64_t row = tile * TILE, rows = p->m - row < TILE ? p->m - row : TILE;
             int whole = row + ALIGNED(TILE) <= p->m; /* whole vectors; what one writes too much, the next overwrites */
-#if LOW
+#if LOW == 3
+            for (int64_t d = 0; d < depth; d += 32)
+                for (int64_t r = 0; r < rows; r += LANES) {
+                    const T *at = a + d * p->lda + row + r;
+                    int64_t lanes = whole ? LANES : rows - r, left_over = depth - d;
+                    ivec block[16];
+                    for (int64_t k = 0; k < 16; k++)
+                        block[k] = NAME(paired)(NAME(load_some)(at + 2 * k * p->lda, 2 * k < left_over ? lanes : 0),
+                                                NAME(load_some)(at + (2 * k + 1) * p->lda, 2 * k + 1 < left_over ? lanes : 0));
+                    NAME(turn)(block);
+                    for (int64_t k = 0; k < 16; k++)
+                        store(left + (r + k) * ACROSS(BLOCK) + d / 2, (vec)block[k]);
+                }
+#elif LOW
             for (int64_t d = 0; d < depth; d += 2)
                 for (int64_t r = 0; r < TILE; r += LANES) {
                     const T *at = a + d * p->lda + row + r;
@@ -706,11 +866,12 @@ static TARGET void NAME(multiply_tn)(const void *arg, int64_t unit, int64_t unit
             for (int64_t panel = 0; panel < panels; panel++) {
                 int64_t j = panel * 2 * LANES, vectors = n - j > LANES ? 2 : 1, lanes = n - j - (vectors - 1) * LANES;
                 T *c = (T *)p->c + row * p->ldc + column + j;
-                NAME(tile_packed)(rows, vectors, c, p->ldc, begin ? NAME(zeros) : c, begin ? 0 : p->ldc, left, 0, DEPTH(depth),
+                TILE_OF_BLOCK(rows, vectors, c, p->ldc, begin ? NAME(zeros) : c, begin ? 0 : p->ldc, left, ACROSS(BLOCK), DEPTH(depth),
                                   right + j * DEPTH(depth), lanes);
             }
         }
     }
+    REGISTERS(off);
 }
 
 #if !LOW
@@ -780,7 +941,7 @@ static const struct kernels NAME(kernels) = {
 #else
     NAME(scatter), NAME(softmax),
 #endif
-    LANES, TILE, sizeof(T), LOW,
+    LANES, TILE, WIDE, sizeof(T), LOW,
 };
 
 #undef vec
@@ -794,6 +955,9 @@ static const struct kernels NAME(kernels) = {
 #undef OPERAND
 #undef DEPTH
 #undef ACROSS
+#undef ROWS
+#undef REGISTERS
+#undef TILE_OF_BLOCK
 #undef PACKED
 #undef PLACE
 #undef ARGUMENTS

@@ -62,9 +62,9 @@ def _element(dtype: torch.dtype, low: bool) -> int:
     return 1 if dtype == torch.float64 else 2 if low else 0
 
 
-def bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; elsewhere `low` is slow."""
-    return bool(_library.charrnn_bfloat16())
+def bfloat16() -> str:
+    """What the processor multiplies bfloat16 with; "" where it does not: there `low` is slow."""
+    return ("", "AVX512_BF16", "AMX")[_library.charrnn_bfloat16()]
 
 
 def _padded(columns: int) -> int:
@@ -76,7 +76,7 @@ def _multiply(kind: int, sizes: tuple[int, int, int], a: Tensor, b: Tensor | Non
               low: bool = False) -> Tensor:
     m, n, k = sizes
     lease = Lease()
-    packed = lease.tensor(out.dtype, k * _padded(n)) if kind == ROWS_TIMES else None
+    packed = lease.tensor(out.dtype, _padded(k) * _padded(n)) if kind == ROWS_TIMES else None
     call = ProductCall(_element(out.dtype, low), kind, torch.get_num_threads(), m, n, k, a.stride(0), out.stride(0), *strides, add,
                        symmetric, 0, 0, _pointer(tokens), a.data_ptr(), _pointer(b), out.data_ptr(), _pointer(bias), _pointer(packed))
     failed = _library.charrnn_product(call)
@@ -131,7 +131,7 @@ def softmax_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
 def _walk(form: Form, backward: bool, low: bool, w_h: Tensor, outputs: Tensor, steps: tuple[int, int], *parts: Tensor | None) -> None:
     lease = Lease()
     size, width = w_h.shape
-    packed = lease.tensor(w_h.dtype, width * _padded(size))
+    packed = lease.tensor(w_h.dtype, width // size * _padded(size) * _padded(size))
     tokens, source, b_h, h, c, gates, extra, d_outputs, d_h, d_c = map(_pointer, parts)
     call = SequenceCall(_element(w_h.dtype, low), CELLS.index(form.cell), ACTIVATIONS.index(form.activation), form.reset == "after",
                         backward, torch.get_num_threads(), outputs.shape[0], outputs.shape[1], size, *steps, tokens, source,
