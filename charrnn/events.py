@@ -58,7 +58,7 @@ class Start(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Step(Event):
-    """A few updates later: averages over the steps since the last such event."""
+    """A few updates later: averages over the steps since the last such event; rate, gradient and dropout are those of the last step."""
 
     event: ClassVar[str] = "step"
     steps: int
@@ -66,6 +66,7 @@ class Step(Event):
     training_nats_per_character: float
     learning_rate: float
     gradient_norm: float
+    dropout: float = 0.0
     characters_per_second: float
     seconds: float
     remaining: float

@@ -78,7 +78,7 @@ class PlainLines(View):
                 f"step {event.step:,} of {event.steps:,}  {duration(event.seconds)}, {duration(event.remaining)} left  "
                 f"training {figure(event.training_nats_per_character)} nats/character  "
                 f"{count(event.characters_per_second)} characters/s  rate {event.learning_rate:.1e}  "
-                f"gradient {figure(event.gradient_norm, 2)}"
+                f"gradient {figure(event.gradient_norm, 2)}{f'  dropout {event.dropout:.2f}' if event.dropout else ''}"
             ]
         if isinstance(event, Evaluation):
             best = ", the best so far" if event.best else ""

@@ -224,6 +224,8 @@ def _curve(story: Story, width: int, height: int) -> Panel:
     title = Text.assemble(("nats/character" if width >= 60 else "loss", "bold"), "   ", *coloured(legend))
     best = story.best
     below = f"best {figure(best.validation_nats_per_character)} at step {best.step:,}" if best else ""
+    if story.step and story.step.dropout and width >= 60:
+        below = f"dropout {story.step.dropout:.2f}   {below}".rstrip()
     return _panel(Group(*(Text.assemble(*coloured(row)) for row in rows)), title, width, height, below)
 
 

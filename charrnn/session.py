@@ -93,7 +93,7 @@ class Session:
         return Step(
             step=step, steps=steps, epoch=step / trainer.batches.steps_per_epoch,
             training_nats_per_character=self.per_character(nats / tokens), learning_rate=trainer.learning_rate,
-            gradient_norm=trainer.gradient_norm, characters_per_second=speed / self.tokens_per_character,
+            gradient_norm=trainer.gradient_norm, dropout=trainer.dropped, characters_per_second=speed / self.tokens_per_character,
             seconds=trainer.progress.seconds,
             remaining=(trainer.progress.steps - step + self.later() * trainer.progress.length) * per_step / speed)
 

@@ -119,7 +119,7 @@ class Trainer:
         self.scored = first(corpus.validation, SCORED, corpus.tokenizer)
         self.temperatures = TEMPERATURES if corpus.held_out else (1.0,)  # a text that is learnt by heart wants none
         self.progress = Progress(plans=[(0, 0.0, plan.steps)])
-        self.learning_rate = self.gradient_norm = 0.0
+        self.learning_rate = self.gradient_norm = self.dropped = 0.0
         self.keep()
 
     def learner(self) -> Learning:
@@ -205,8 +205,8 @@ class Trainer:
         nothing is learnt from it, the next window starts from the zero state, and the result is nan."""
         if window.fresh:
             self.rest()
-        dropout, weight_drop = self.drops()
-        masks = self.model.masks(self.plan.batch, dropout=dropout, weight_drop=weight_drop, generator=self.generator)
+        self.dropped, weight_drop = self.drops()
+        masks = self.model.masks(self.plan.batch, dropout=self.dropped, weight_drop=weight_drop, generator=self.generator)
         costs, states, lessons = [], [], []
         for shard in self.shards:
             rows = self._part(window, shard, masks)

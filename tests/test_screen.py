@@ -41,7 +41,8 @@ def events(sample: str = HOSTILE, steps: int = 100, reason: str = "finished", no
         nats = 4 / math.sqrt(step) + 1
         yield Step(
             step=step, steps=steps, epoch=step / 50, training_nats_per_character=nats, learning_rate=0.002,
-            gradient_norm=math.nan if step == 3 else 0.5, characters_per_second=101_234.5, seconds=step, remaining=steps - step,
+            gradient_norm=math.nan if step == 3 else 0.5, dropout=0.25 if step > steps / 2 else 0.0, characters_per_second=101_234.5,
+            seconds=step, remaining=steps - step,
         )  # fmt: skip
         if step % 20 == 0:
             best = step <= 0.8 * steps
@@ -99,7 +100,7 @@ def test_the_picture_says_it_all() -> None:
     shown = " ".join("\n".join(drawn(120, 40)).split())
     for part in (
         "charrnn book[1].txt", "gru 2 × 128", "char level", "1.23 M parameters", RUN, "step 100 of 100", "1:40 finished",
-        "101 K", "2.0e-03", "0.50", "2.600", "3.751", "13.46", "best 1.647 at step 80", "[red]markup[/red] :smile: 日本語",
+        "101 K", "2.0e-03", "0.50", "2.600", "3.751", "13.46", "dropout 0.25 best 1.647 at step 80", "[red]markup[/red] :smile: 日本語",
         "␛]0;title␇", "‹U+009B›2J", "‹U+202E›right", "a [note]",
     ):  # fmt: skip
         assert part in shown
@@ -231,7 +232,9 @@ def test_plain_lines_are_few_and_have_no_codes() -> None:
     written = stream.getvalue()
     rows = written.split("\n")
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202a-\u202e]", written)
-    assert 20 <= sum(" left  training " in row for row in rows) <= 22
+    steps = [row for row in rows if " left  training " in row]
+    assert 20 <= len(steps) <= 22
+    assert all(row.endswith("  dropout 0.25") == (int(row.split()[1].replace(",", "")) > 500) for row in steps)
     assert sum(", perplexity " in row for row in rows) == 51
     assert sum("saved" in row for row in rows) == 1
     assert "note: a [note]" in rows

@@ -118,11 +118,13 @@ def test_dropout_gives_way_where_the_held_out_part_costs_less_and_resumes_where_
         return masks(model, rows, dropout=dropout, **more)
 
     def dropped(run, *limits, **more):
-        config, drawn[:] = settings(steps=160, lr=0.01, generations=2, **{"dropout": None, **more}), []
+        config, drawn[:], told = settings(steps=160, lr=0.01, generations=2, **{"dropout": None, **more}), [], {}
         corpus = corpus_of(path, config)
         for session, limit in enumerate((*limits, 1000)):
             left = iter([False] * limit)
-            list(train(corpus, config, run, resume=session > 0, stop=lambda left=left: next(left, True)))
+            events = train(corpus, config, run, resume=session > 0, stop=lambda left=left: next(left, True))
+            told |= {event.step: event.dropout for event in events if isinstance(event, Step)}
+        assert told and all(drawn[step - 1] == share for step, share in told.items())
         return list(drawn)
 
     monkeypatch.setattr(Model, "masks", recorded)
