@@ -22,6 +22,10 @@ def test_more_time_and_more_text_give_a_wider_model():
     assert widths == sorted(widths) and widths[0] < widths[-1]
 
 
+def test_a_small_text_has_few_rows():
+    assert [recipe.batch(tokens) for tokens in (1, 59_999, 60_000, 299_999, 300_000, 10**8)] == [8, 8, 16, 16, 32, 32]
+
+
 def test_dropout_comes_with_rereading_and_with_more_weights_than_tokens():
     assert recipe.dropout(0.5, 0.1) == recipe.dropout(2, 1) == 0
     assert 0 < recipe.dropout(8, 1) < recipe.dropout(30, 1) <= recipe.dropout(10**6, 1) == 0.4
