@@ -54,6 +54,10 @@ def ending(function: Callable[..., None]) -> Callable[..., None]:
             raise BrokenPipe from None
         except KeyboardInterrupt:  # likewise Typer's own
             raise Stopped(signal.SIGINT, "stopped") from None
+        except ImportError as error:  # what a module in C makes of all that is raised while it is loaded
+            if isinstance(error.__cause__, Stopped):
+                raise error.__cause__ from None
+            raise
 
     called.__signature__ = signature(function, eval_str=True)  # type: ignore[attr-defined]
     return called

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from charrnn import unigram
+from charrnn import cli, unigram
 from charrnn.interrupt import SIGNALS, Interrupt, Stopped
 
 SENTENCES = [" ".join(f"w{(place * place + place * word) % 97}x{word % 13}" for word in range(40)) for place in range(400)]
@@ -86,8 +86,18 @@ def test_where_another_process_cannot_be_had_it_is_learnt_here(monkeypatch):
         assert unigram.learn_aside(SENTENCES, 400) == here
 
 
+def test_ctrl_c_while_a_module_in_c_is_loaded():
+    def command(cause):
+        raise ImportError("initialization failed") from cause
+
+    with pytest.raises(Stopped, match="stopped; nothing"):
+        cli.ending(command)(Stopped(signal.SIGINT, "stopped; nothing was left to save"))
+    with pytest.raises(ImportError, match="initialization failed"):
+        cli.ending(command)(None)
+
+
 def test_ctrl_c_while_the_tokenizer_learns(tmp_path):
-    text = "\n".join(f"{place * place % 9973} {' '.join(SENTENCES[place % 400][k::7] for k in range(5))}" for place in range(20_000))
+    text = "\n".join(f"{place * place % 9973} {' '.join(SENTENCES[place % 400][k::7] for k in range(5))}" for place in range(40_000))
     (tmp_path / "text.txt").write_text(text)
     process = subprocess.Popen([sys.executable, "-m", "charrnn", "train", "text.txt", "--level", "subword"], cwd=tmp_path,
                                stderr=subprocess.PIPE, text=True)
@@ -95,7 +105,7 @@ def test_ctrl_c_while_the_tokenizer_learns(tmp_path):
     end = time.monotonic() + 60
     while not (found := children.read_text().split()) and time.monotonic() < end:
         time.sleep(0.01)
-    time.sleep(0.5)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, err = process.communicate(timeout=60)
