@@ -80,7 +80,7 @@ def choices(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int,
         ("threads", plan.threads, "a second one is not there, or costs more than it saves" if plan.threads == 1 else
          "each has enough to do in a step"),
         ("precision", plan.precision, "the processor multiplies it faster than float32" if plan.precision == "bfloat16" else
-         "there are no instructions for bfloat16 here"),
+         "the processor multiplies nothing faster than that"),
     ]
     return tuple(Choice(name, value, f"given by {option_name(name)}" if name in given - {"steps"} else reason)
                  for name, value, reason in found)

@@ -55,10 +55,13 @@ class Session:
         part = self.corpus.training
         self.tokens_per_character = part.tokens / part.characters
 
+    def makings(self) -> dict[str, str | int]:
+        """What the bits from here on depend on, beside the settings."""
+        return machine.makings(self.threads, self.trainer.multiplying(), self.trainer.device)
+
     def differences(self, makings: dict[str, Any]) -> list[str]:
         """What is not as it was when the state was written, in a sentence, where anything is."""
-        here = machine.makings(self.threads, self.trainer.multiplying(), self.trainer.device)
-        other = [f"{name} {makings.get(name)}, here {value}" for name, value in here.items() if makings.get(name) != value]
+        other = [f"{name} {makings.get(name)}, here {value}" for name, value in self.makings().items() if makings.get(name) != value]
         return [f"the state was written with {'; '.join(other)}: from here on the bits may differ"] if other else []
 
     def mend(self) -> None:
@@ -209,7 +212,7 @@ class Session:
             return
         about = {"kind": "resume", "model": trainer.model.config.as_json(), "training": trainer.config.as_json(),
                  "plan": trainer.plan.as_json(), "text": self.corpus.digest, "tokenizer": self.corpus.tokenizer.digest,
-                 "progress": dataclasses.asdict(progress), "makings": machine.makings(self.threads, trainer.multiplying(), trainer.device)}
+                 "progress": dataclasses.asdict(progress), "makings": self.makings()}
         paths = [self.run / name for name in (checkpoint.MODEL, checkpoint.RESUME, checkpoint.PREVIOUS, checkpoint.METRICS)]
         model, resume, previous, metrics = paths
         try:

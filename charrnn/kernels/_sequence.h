@@ -256,7 +256,18 @@ INLINE const OPERAND *NAME(operands)(const T *a, int64_t *lda, int64_t rows, int
 #define EACH(rows, count) for (int64_t r = 0; r < (rows); r++) for (int64_t u = 0; u < (count); u++)
 
 #if LOW == 3
-/* out (R by 16 rows, N vectors) = init + a . panel (K, N, LANES), all whole registers: 0 to 3 the sums, 4 and 5 a, 6 and 7 the panel. */
+/* Loads or stores the sums, which lie in registers 0 to 3. */
+#define SUMS(what, at, across) do { \
+    what(0, at, across); \
+    if (N == 2) \
+        what(1, at + 16, across); \
+    if (R == 2) \
+        what(2, at + 16 * across, across); \
+    if (R == 2 && N == 2) \
+        what(3, at + 16 * across + 16, across); \
+} while (0)
+
+/* out (R by 16 rows, N vectors) = init + a . panel (K, N, LANES), all whole registers: 4 and 5 a, 6 and 7 the panel. */
 INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *init, int64_t ldi, const OPERAND *a, int64_t lda, int64_t K,
                        const OPERAND *panel)
 {
@@ -265,13 +276,7 @@ INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *i
         if (N == 2)
             __builtin_prefetch(out + r * ldo + 16, 1);
     }
-    tile_load(0, init, ldi);
-    if (N == 2)
-        tile_load(1, init + 16, ldi);
-    if (R == 2)
-        tile_load(2, init + 16 * ldi, ldi);
-    if (R == 2 && N == 2)
-        tile_load(3, init + 16 * ldi + 16, ldi);
+    SUMS(tile_load, init, ldi);
     for (int64_t k = 0; k < K; k += 16, a += 16, panel += 16 * N * LANES) {
         tile_load(6, panel, N * LANES);
         tile_load(4, a, lda);
@@ -287,14 +292,9 @@ INLINE void NAME(tile)(const int R, const int N, T *out, int64_t ldo, const T *i
         if (R == 2 && N == 2)
             tile_dot(3, 5, 7);
     }
-    tile_store(0, out, ldo);
-    if (N == 2)
-        tile_store(1, out + 16, ldo);
-    if (R == 2)
-        tile_store(2, out + 16 * ldo, ldo);
-    if (R == 2 && N == 2)
-        tile_store(3, out + 16 * ldo + 16, ldo);
+    SUMS(tile_store, out, ldo);
 }
+#undef SUMS
 
 /* a row by row: (r, k) at a[r * lda + k], readable up to ROWS(rows). At most TILE rows. What does not fill registers goes by way of
    some that it does fill. */
