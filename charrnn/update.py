@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -102,6 +104,18 @@ class Recording:
     gradients: tuple[Tensor, ...]
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Python looks for no garbage meanwhile: a graph that is freed while another is recorded spoils it."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 class Replaying(Learning):
     """The same on a GPU, where launching kernels one by one takes several times longer than computing: for each shape of rows they are
     recorded once, forward and backward, as a CUDA graph."""
@@ -135,6 +149,6 @@ class Replaying(Learning):
             work()
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with uncollected(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             found = work()
         return Recording(graph, rows.tensors(), *found)

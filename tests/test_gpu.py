@@ -1,6 +1,7 @@
 """The same laws on a GPU: it computes what the CPU does, and a run there is as exact."""
 
 import dataclasses
+import gc
 import socket
 
 import numpy as np
@@ -98,6 +99,27 @@ def test_recorded_kernels_compute_what_those_launched_one_by_one_do(form, small_
     for parts, others in zip(recorded.state, launched.state):
         for part, other in zip(parts, others):
             torch.testing.assert_close(part, other, atol=1e-4, rtol=1e-3)
+
+
+def test_python_looks_for_no_garbage_while_kernels_are_recorded(small_text, gpu):
+    """Another recording among it, as that of a trainer before, would spoil this one as it is freed."""
+    config = settings(cell="gru")
+    corpus = corpus_of(small_text, config)
+    shape = recipe.shape(config, corpus.training.tokens, corpus.tokenizer.size)
+    trainer = Trainer(corpus, config, shape, recipe.plan(config, shape, corpus.training.tokens), gpu)
+    recording, thresholds = [], gc.get_threshold()
+
+    def looking(phase, about):
+        recording.append(torch.cuda.is_current_stream_capturing())
+
+    gc.callbacks.append(looking)
+    gc.set_threshold(1)
+    try:
+        trainer.step()
+    finally:
+        gc.callbacks.remove(looking)
+        gc.set_threshold(*thresholds)
+    assert gc.isenabled() and recording and not any(recording)
 
 
 @pytest.mark.parametrize("form", [{"cell": "lstm", "layers": 2}, {"cell": "gru", "weight_drop": 0.2},
