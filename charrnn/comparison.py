@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from charrnn import checkpoint, recipe
 from charrnn.config import CompareConfig, FillingConfig, ModelConfig, SamplingConfig, TrainingConfig
 from charrnn.corpus import Corpus
 from charrnn.errors import DataError
-from charrnn.events import End
+from charrnn.events import End, Step
 from charrnn.filling import fill
 from charrnn.model import Model
 from charrnn.sampling import generate
@@ -59,9 +59,10 @@ class Compared:
                 for name, value in values.items()}
 
 
-def compare(corpus: Corpus, config: CompareConfig, out: Path) -> Iterator[Compared]:
-    """Train each kind of model on `corpus` into a folder below `out`; its row as soon as it is known. DataError for too short a text,
-    UsageError where a run is there already."""
+def compare(corpus: Corpus, config: CompareConfig, out: Path,
+            progress: Callable[[str, int, int], None] = lambda name, done, steps: None) -> Iterator[Compared]:
+    """Train each kind of model on `corpus` into a folder below `out`; its row as soon as it is known, and meanwhile `progress` of its name,
+    the steps done and those planned. DataError for too short a text, UsageError where a run is there already."""
     if not corpus.held_out or corpus.validation.tokens < 2 * CONTEXTS[-1]:
         raise DataError(f"{corpus.name}: too short to compare models on: its held-out tenth needs {2 * CONTEXTS[-1]} characters, "
                         f"and has {corpus.validation.tokens if corpus.held_out else 0}")
@@ -69,8 +70,12 @@ def compare(corpus: Corpus, config: CompareConfig, out: Path) -> Iterator[Compar
     for run in runs.values():
         free(run)
     for name, run in runs.items():
-        *_, end = train(corpus, settings_of(name, config, corpus.training.tokens, corpus.tokenizer.size), run)
+        for event in train(corpus, settings_of(name, config, corpus.training.tokens, corpus.tokenizer.size), run):
+            if isinstance(event, Step):
+                progress(name, event.step, event.steps)
+            end = event
         assert isinstance(end, End)
+        progress(name, end.steps, end.steps)
         yield measured(name, corpus, run, end)
 
 

@@ -100,10 +100,12 @@ class PlainLines(View):
 
 
 class Progress:
-    """How far a long reading has come, told every few seconds: on a terminal over and over in one line, which is gone at the end."""
+    """How far something long has come, told every few seconds: on a terminal over and over in one line, which is gone at the end."""
 
-    def __init__(self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.what, self.stream, self.clock = what, stream if stream is not None else sys.stderr, clock
+    def __init__(
+        self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, unit: str = "tokens"
+    ) -> None:
+        self.what, self.stream, self.clock, self.unit = what, stream if stream is not None else sys.stderr, clock, unit
         self.live = self.stream is not None and self.stream.isatty()
         self.began = self.told = 0.0
         self.first = -1  # how much was done at the first call: what came before it, loading and the like, says nothing of the pace
@@ -119,7 +121,7 @@ class Progress:
         elif done < total and now - self.told >= (1 if self.live else 10):
             self.told = now
             left = (now - self.began) * (total - done) / (done - self.first)
-            line = f"{self.what}: {done:,} of {total:,} tokens, {duration(left)} left"
+            line = f"{self.what}: {done:,} of {total:,} {self.unit}, {duration(left)} left"
             if self.live:
                 self.stream.write(f"\r{line}\x1b[K")
                 self.stream.flush()

@@ -12,9 +12,12 @@ from charrnn import comparison, recall, versus
 from charrnn.cli import main
 from charrnn.comparison import KINDS, by_context, settings_of
 from charrnn.config import CompareConfig, ModelConfig
+from charrnn.corpus import prepare
 from charrnn.errors import UsageError
+from charrnn.lines import Progress
 from charrnn.model import Model
 from charrnn.recipe import shape
+from charrnn.text import open_text
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -102,9 +105,34 @@ def test_what_makes_no_sense_is_refused_in_one_line(arguments, monkeypatch, caps
     assert code == UsageError.exit_code and said.out == "" and len(said.err.splitlines()) == 1
 
 
-def test_the_command_compares(tmp_path, monkeypatch, capsys):
-    text = tmp_path / "text.txt"
-    text.write_text("".join(f"line {n * n} of a text about {n % 7} things\n" for n in range(200)), encoding="utf-8")
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"line {n * n} of a text about {n % 7} things\n" for n in range(200)), encoding="utf-8")
+    return path
+
+
+def test_it_tells_how_far_each_model_is(text, tmp_path):
+    told = {}
+    corpus = prepare(open_text([text]), level="char", vocab_size=None, valid=0.1)
+    rows = comparison.compare(corpus, CompareConfig(steps=3, hidden=8, threads=1), tmp_path / "runs",
+                              lambda name, *how: told.setdefault(name, []).append(how))
+    for row in rows:
+        assert list(told)[-1] == row.model and told[row.model][0][0] < told[row.model][-1][0] == row.steps == 3
+    assert list(told) == list(KINDS)
+
+
+def test_what_takes_long_says_how_much_longer():
+    now, stream = [0.0], io.StringIO()
+    progress = Progress("training rnn", stream, clock=lambda: now[0], unit="steps")
+    for second in range(0, 41):
+        now[0] = float(second)
+        progress(10 + second, 110)
+    assert stream.getvalue().splitlines() == [f"training rnn: {done} of 110 steps, {left} left"
+                                              for done, left in ((20, "1:30"), (30, "1:20"), (40, "1:10"), (50, "1:00"))]
+
+
+def test_the_command_compares(text, tmp_path, monkeypatch, capsys):
     common = [text, "--steps", 2, "--hidden", 8, "--threads", 1]
     code, said = run_command(monkeypatch, capsys, *common, "--json", "--out", tmp_path / "runs")
     *rows, last = map(json.loads, said.out.splitlines())

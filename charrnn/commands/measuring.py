@@ -53,7 +53,8 @@ def compare(texts: Annotated[list[str] | None, TEXTS] = None, *,
         return
     with tempfile.TemporaryDirectory() as spare:
         found = {}
-        for one in comparison.compare(corpus, config, Path(out or spare)):
+        told = {name: screen.Progress(f"training {name}", unit="steps") for name in comparison.KINDS}
+        for one in comparison.compare(corpus, config, Path(out or spare), lambda name, done, steps: told[name](done, steps)):
             found[one.model] = one
             if json:
                 screen.json_line(one.as_json())
