@@ -68,6 +68,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from benchmarks.texts import drawn
+    from charrnn import kernels
     from charrnn.beginning import joined
     from charrnn.config import TrainingConfig
     from charrnn.corpus import prepare
@@ -76,7 +77,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     from charrnn.trainer import Trainer
 
     with joined(120.0) as world:
-        machine.use_threads(arguments.threads)
+        kernels.use_threads(arguments.threads)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "drawn.txt")
             path.write_text(drawn(300_000))

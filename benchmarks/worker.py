@@ -46,9 +46,9 @@ def train_ours(shape: Shape, reset: str = "after", own: bool = False, precision:
     from charrnn.config import TrainingConfig
 
     precision = recipe.precision(TrainingConfig(precision=precision), kernels.bfloat16())
-    machine.use_threads(recipe.threads(ours.config(shape, reset), shape.rows, shape.window, machine.cores()))
+    threads = kernels.use_threads(recipe.threads(ours.config(shape, reset), shape.rows, shape.window, machine.cores()))
     trainer, windows = trainers.trainer(shape, reset, own=own, precision=precision), itertools.cycle(trainers.windows(shape))
-    facts = {**torch_facts(), "backend": kernels.backend(), "precision": precision}
+    facts = {**torch_facts(), "threads": threads, "backend": kernels.backend(), "precision": precision}
     return trainer.step if own else lambda: trainer.update(next(windows)), facts
 
 
@@ -142,11 +142,11 @@ def read_text(path: str, level: str, cache: str) -> tuple[Step, Facts]:
 def score_passes(run: str, path: str, characters: int) -> tuple[Step, Facts]:
     """The end of a text scored in rows and in a single pass."""
     ours.prepare()
-    from charrnn import checkpoint, machine
+    from charrnn import checkpoint, kernels
     from charrnn.evaluation import Held, score
     from charrnn.model import Model
 
-    machine.use_threads(None)
+    kernels.use_threads(None)
     trained = checkpoint.load(run)
     model = Model(trained.config)
     model.load(trained.weights)

@@ -23,7 +23,7 @@ from charrnn.checkpoint import Run
 from charrnn.corpus import tokenized
 from charrnn.errors import UsageError
 from charrnn.evaluation import Held, Tokens, evaluate
-from charrnn.kernels import summed_nats
+from charrnn.kernels import mix_, summed_nats
 from charrnn.metrics import Score
 from charrnn.model import Model, detached
 from charrnn.text import Text
@@ -72,7 +72,8 @@ class Reader:
         with torch.no_grad():
             if math.isfinite(norm):  # a segment whose gradient overflows teaches nothing
                 self.adam.step(self.rate)
-                torch._foreach_lerp_(self.weights, self.trained, self.rule.pull)
+                for weight, trained in zip(self.weights, self.trained):
+                    mix_(weight, trained, 1 - self.rule.pull, self.rule.pull)
         optim.forget(self.weights)
         return float(nats.detach())
 

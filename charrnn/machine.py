@@ -71,14 +71,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_threads(threads: int | None) -> int:
-    """Set the number of threads, by default one a core; returns it."""
-    import torch
-
-    torch.set_num_threads(threads or cores())
-    return torch.get_num_threads()
-
-
 def processor() -> str:
     """What the system calls the processor: torch's libraries choose their way of multiplying by it."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:

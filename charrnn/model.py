@@ -20,8 +20,9 @@ from torch.nn import functional
 
 from charrnn.cells import GATES, STATES
 from charrnn.config import ModelConfig
-from charrnn.kernels import cudnn, linear, recur
+from charrnn.kernels import cudnn, linear, recur, times
 from charrnn.kernels.buffers import Lease
+from charrnn.kernels.plain import dropped
 
 State = tuple[tuple[Tensor, ...], ...]  # for each layer what cells.STATES counts, each (B, H)
 
@@ -37,6 +38,10 @@ class Masks:
     def of(self, rows: slice) -> Masks:
         """Those of some of the rows."""
         return Masks(self.weights, None if self.outputs is None else self.outputs[rows])
+
+    def thinned(self, w_h: Tensor | None) -> Tensor | None:
+        """What is left of recurrent weights."""
+        return w_h if w_h is None or self.weights is None else times(w_h, self.weights)
 
 
 def kept(like: Tensor, shape: Sequence[int], share: float, generator: torch.Generator | None) -> Tensor:
@@ -80,13 +85,12 @@ class Layer(nn.Module):
             if self.cell == "lstm":
                 self.b[hidden : 2 * hidden] = 1
 
-    def forward(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None, w_h: Tensor | None = None,
+    def forward(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None, masks: Masks = Masks(),
                 precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
         """x (T, B, inputs) → (T, B, H). With tokens (T, B), x is the embedding (V+1, inputs) that they are looked up in; None: one-hot.
-        `w_h`: recurrent weights to use in place of the layer's own."""
-        w_h = self.w_h if w_h is None else w_h
-        if w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
-            return self.by_cudnn(x, state, tokens=tokens, w_h=w_h, precision=precision)
+        `masks`: what is dropped."""
+        if self.w_h is not None and self.w_x.is_cuda and cudnn.serves(self.cell, self.activation, self.reset):
+            return self.by_cudnn(x, state, tokens=tokens, masks=masks, precision=precision)
         if tokens is not None and x is not None and tokens.numel() < len(x):  # fewer than a table would have rows
             x, tokens, w_x, b_x = functional.embedding(tokens, x), None, self.w_x, self.b
         elif tokens is not None:
@@ -94,17 +98,18 @@ class Layer(nn.Module):
         else:
             w_x, b_x = self.w_x, self.b
         assert x is not None
-        return recur(self.cell, x, w_h, self.b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, activation=self.activation,
-                     reset=self.reset, precision=precision)
+        return recur(self.cell, x, masks.thinned(self.w_h), self.b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, mask=masks.outputs,
+                     activation=self.activation, reset=self.reset, precision=precision)
 
-    def by_cudnn(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None, w_h: Tensor | None = None,
+    def by_cudnn(self, x: Tensor | None, state: tuple[Tensor, ...], *, tokens: Tensor | None = None, masks: Masks = Masks(),
                  precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
         """The same as `forward` by torch's kernels, which on a GPU are cuDNN's; on the CPU they serve as a test of this path."""
-        w_h = self.w_h if w_h is None else w_h
+        w_h = masks.thinned(self.w_h)
         if tokens is not None:
             x = functional.embedding(tokens, torch.eye(len(self.w_x), device=self.w_x.device, dtype=self.w_x.dtype) if x is None else x)
         assert x is not None and w_h is not None
-        return cudnn.layer(self.cell, x, self.w_x, self.b, w_h, self.b_h, state, activation=self.activation, precision=precision)
+        outputs, after = cudnn.layer(self.cell, x, self.w_x, self.b, w_h, self.b_h, state, activation=self.activation, precision=precision)
+        return dropped(outputs, masks.outputs), after
 
 
 class Model(nn.Module):
@@ -158,11 +163,7 @@ class Model(nn.Module):
         for number, layer in enumerate(self.back if backward else self.layers):
             source, ids = (outputs, None) if number else (self.embedding, tokens)
             assert isinstance(layer, Layer)
-            mask = masks[number] if masks else Masks()
-            w_h = None if mask.weights is None or layer.w_h is None else layer.w_h * mask.weights
-            outputs, after = layer(source, state[number], tokens=ids, w_h=w_h, precision=precision)
-            if mask.outputs is not None:
-                outputs = outputs * mask.outputs.to(outputs.dtype)
+            outputs, after = layer(source, state[number], tokens=ids, masks=masks[number] if masks else Masks(), precision=precision)
             new.append(after)
         return outputs, tuple(new)
 

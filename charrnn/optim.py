@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
-from charrnn.kernels import multiply
+from charrnn.kernels import adamw_, mix_, polar
 from charrnn.model import Model
 
 MOMENTUM, DECAY = 0.95, 0.02
@@ -29,28 +27,15 @@ def schedule(way: float, *, warmup: float = 0.1, floor: float = 0.02) -> float:
 
 def orthogonalised(matrix: Tensor, *, precision: str = "float32") -> Tensor:
     """About U Vᵀ for a matrix U S Vᵀ, by Newton and Schulz's iteration; `precision` as in kernels."""
-    a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / torch.linalg.matrix_norm(x).clamp_min(1e-30)
-    # X_k is P_k X, and all that the steps need of X is X Xᵀ, square in the smaller side: a good half of the work is saved.
-    # Polynomials of X Xᵀ, they are symmetric and commute.
-    times = functools.partial(multiply, symmetric=True, precision=precision)
-    gram, whole = times(x, x.T), None
-    for last in range(ITERATIONS - 1, -1, -1):
-        factor = times(gram, gram).mul_(c).add_(gram, alpha=b)
-        factor.diagonal().add_(a)  # a I + b A + c A²
-        whole = factor if whole is None else times(factor, whole)
-        if last:
-            gram = times(factor, times(factor, gram))
-    assert whole is not None
-    found = multiply(whole, x, precision=precision)
+    found = polar(x / torch.linalg.matrix_norm(x).clamp_min(1e-30), QUINTIC, ITERATIONS, precision=precision)
     return found.T if tall else found
 
 
 class AdamW:
-    """AdamW without decay (Loshchilov and Hutter 2019), by torch's fused update. torch's own class loads torch's compiler, which takes
-    longer than all else that comes before the first step."""
+    """AdamW without decay (Loshchilov and Hutter 2019). torch's own class loads torch's compiler, which takes longer than all else that
+    comes before the first step."""
 
     def __init__(self, parameters: Iterable[Tensor], betas: tuple[float, float] = BETAS) -> None:
         self.parameters, self.betas = list(parameters), betas
@@ -61,9 +46,8 @@ class AdamW:
     def step(self, lr: float) -> None:
         """One update of each parameter that has a gradient."""
         found = [(p, p.grad, moments) for p, moments in zip(self.parameters, self.moments) if p.grad is not None]
-        exp_avg, exp_avg_sq, step = ([moments[name] for *_, moments in found] for name in ("exp_avg", "exp_avg_sq", "step"))
-        adamw([p for p, *_ in found], [grad for _, grad, _ in found], exp_avg, exp_avg_sq, [], step, fused=True, amsgrad=False, lr=lr,
-              beta1=self.betas[0], beta2=self.betas[1], eps=EPSILON, weight_decay=0.0, maximize=False)
+        if found:
+            adamw_(*zip(*found), lr=lr, betas=self.betas, eps=EPSILON)
 
 
 class Optimizer:
@@ -87,11 +71,10 @@ class Optimizer:
             if p.grad is None:
                 continue
             momentum = self.momentum[name]
-            momentum.lerp_(p.grad, 1 - MOMENTUM)
-            direction = orthogonalised(p.grad.lerp_(momentum, MOMENTUM), precision=self.precision)  # Nesterov's
-            rate = self.matrix_lr * share
-            p.mul_(1 - rate * DECAY)
-            p.add_(direction, alpha=-rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0])))
+            mix_(momentum, p.grad, MOMENTUM, 1 - MOMENTUM)
+            mix_(p.grad, momentum, 1 - MOMENTUM, MOMENTUM)  # Nesterov's
+            direction, rate = orthogonalised(p.grad, precision=self.precision), self.matrix_lr * share
+            mix_(p, direction, 1 - rate * DECAY, -rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0])))
         self.clear()
 
     def clear(self) -> None:

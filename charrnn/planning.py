@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from charrnn import machine, reasons, recipe
+from charrnn import kernels, machine, reasons, recipe
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus
 from charrnn.evaluation import Held, scores
@@ -26,7 +26,7 @@ def measure(trainer: Trainer, choices: Iterable[int], limit: float) -> tuple[int
     """‖ The fastest of the numbers of threads to choose from, and the seconds that a step and an evaluation take with it; `trainer` is
     used up. Another busy process on the machine can make one thread the faster way."""
     threads, per_step = min(((count, pace(trainer, count, limit)) for count in choices), key=lambda found: found[1])
-    machine.use_threads(threads)
+    kernels.use_threads(threads)
     tokens = trainer.scored.store
     part = min(tokens.count, 1 << 15)
     began = time.perf_counter()
@@ -36,7 +36,7 @@ def measure(trainer: Trainer, choices: Iterable[int], limit: float) -> tuple[int
 
 def pace(trainer: Trainer, threads: int, limit: float) -> float:
     """‖ The seconds that a step takes, measured for about `limit` seconds by rank 0's clock."""
-    machine.use_threads(threads)
+    kernels.use_threads(threads)
     times: list[float] = []
     end = time.monotonic() + limit
     trainer.say = lambda: (time.monotonic() < end,)

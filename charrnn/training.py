@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from charrnn import checkpoint, machine, reasons
+from charrnn import checkpoint, kernels, reasons
 from charrnn.checkpoint import Run
 from charrnn.config import ModelConfig, TrainingConfig
 from charrnn.corpus import Corpus
@@ -67,7 +67,7 @@ def train(corpus: Corpus, config: TrainingConfig, run: Path, *, resume: bool = F
     if plan.shards < world.size:
         notes.append(f"{world.size - plan.shards} of {world.size} processes have no rows: the batch of this run is in {plan.shards} parts "
                      "(--shards)")
-    session = Session(trainer, run, machine.use_threads(config.threads or min(plan.threads, world.cores())))
+    session = Session(trainer, run, kernels.use_threads(config.threads or min(plan.threads, world.cores())))
     if resume:
         notes.extend(session.differences(makings))
         session.mend()

@@ -44,7 +44,7 @@ class Case:
     """Random weights, inputs and output weights for one call; every tensor that takes a gradient in `leaves`."""
 
     def __init__(self, cell: str, activation: str, reset: str, way: str, *, rows: int = 5, steps: int = 7, size: int = 19,
-                 vocabulary: int = 11, inputs: int = 13, seed: int = 1, dtype: torch.dtype = torch.float64) -> None:
+                 vocabulary: int = 11, inputs: int = 13, seed: int = 1, dtype: torch.dtype = torch.float64, masked: bool = False) -> None:
         generator = torch.Generator().manual_seed(seed)
 
         def leaf(*shape: int, scale: float = 1.0) -> Tensor:
@@ -52,7 +52,8 @@ class Case:
 
         width = cells.GATES[cell] * size
         self.cell = cell
-        self.options = {"activation": activation, "reset": reset}
+        mask = (torch.rand(rows, size, generator=generator) > 0.4).to(dtype) / 0.6 if masked else None
+        self.options = {"activation": activation, "reset": reset, "mask": mask}
         self.source = {"table": leaf(vocabulary, width), "ready": leaf(steps, rows, width), "inputs": leaf(steps, rows, inputs)}[way]
         self.w_h = leaf(size, width, scale=size**-0.5) if cell != "mlp" else None
         self.b_h = leaf(size) if cell == "gru" and reset == "after" else None
@@ -84,10 +85,11 @@ def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) 
         assert float((a - b).detach().abs().max()) <= tolerance * max(1.0, float(b.detach().abs().max()))
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["", "dropout"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
-def test_equal_to_the_equations(work: str, form: tuple[str, str, str], way: str) -> None:
-    case = Case(*form, way)
+def test_equal_to_the_equations(work: str, form: tuple[str, str, str], way: str, masked: bool) -> None:
+    case = Case(*form, way, masked=masked)
     assert_close(case.results(), case.results(plain.recur), 1e-12)
 
 
@@ -102,12 +104,12 @@ def test_single_precision_is_the_same_up_to_rounding(work: str, form: tuple[str,
 
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(FORMS), st.sampled_from(WAYS), st.integers(1, 40), st.integers(1, 4), st.integers(1, 70), st.integers(1, 9),
-       st.integers(1, 37), st.sampled_from(WORKS))
+       st.integers(1, 37), st.booleans(), st.sampled_from(WORKS))
 def test_every_size(form: tuple[str, str, str], way: str, rows: int, steps: int, size: int, vocabulary: int, inputs: int,
-                    name: str) -> None:
+                    masked: bool, name: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         use(name, patch)
-        case = Case(*form, way, rows=rows, steps=steps, size=size, vocabulary=vocabulary, inputs=inputs)
+        case = Case(*form, way, rows=rows, steps=steps, size=size, vocabulary=vocabulary, inputs=inputs, masked=masked)
         assert_close(case.results(), case.results(plain.recur), 1e-12)
 
 
@@ -120,9 +122,9 @@ def test_lesser_processors(level: int, dtype: torch.dtype, monkeypatch: pytest.M
     try:
         for form in FORMS:
             for way in WAYS:
-                found = Case(*form, way, dtype=dtype, rows=9, size=21).results()
-                exact = Case(*form, way, dtype=dtype, rows=9, size=21)
-                for part in (*exact.leaves, *exact.mix):
+                found = Case(*form, way, dtype=dtype, rows=9, size=21, masked=True).results()
+                exact = Case(*form, way, dtype=dtype, rows=9, size=21, masked=True)
+                for part in (*exact.leaves, *exact.mix, exact.options["mask"]):
                     part.data = part.data.double()
                 assert_close([value.double() for value in found], exact.results(plain.recur), 1e-12 if dtype == torch.float64 else 5e-6)
     finally:
@@ -147,13 +149,12 @@ def test_slopes_are_numeric_slopes(work: str, form: tuple[str, str, str]) -> Non
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
 def test_whole_is_its_pieces(work: str, form: tuple[str, str, str]) -> None:
     """A window cut in two, its state handed on, gives the same outputs and the same gradients through the seam."""
-    case = Case(*form, "table", steps=8)
+    case = Case(*form, "table", steps=8, masked=True)
     whole = case.results()
     tokens, state, pieces = case.tokens, case.state, []
     assert tokens is not None
     for part in (tokens[:3], tokens[3:]):
-        outputs, state = kernels.recur(case.cell, case.source, case.w_h, case.b_h, state, tokens=part,
-                                       activation=form[1], reset=form[2])
+        outputs, state = kernels.recur(case.cell, case.source, case.w_h, case.b_h, state, tokens=part, **case.options)  # type: ignore[arg-type]
         pieces.append(outputs)
     values = [torch.cat(pieces), *state]
     loss = sum((value * weight).sum() for value, weight in zip(values, case.mix, strict=True))
@@ -164,13 +165,13 @@ def test_whole_is_its_pieces(work: str, form: tuple[str, str, str]) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 101])
 def test_threads_change_nothing(work: str, form: tuple[str, str, str], rows: int) -> None:
     """Bit for bit with the compiled kernel; PyTorch's own products may be summed in another order."""
-    before, results = torch.get_num_threads(), []
+    results = []
     try:
         for threads in (1, 2, 3, 3):
-            torch.set_num_threads(threads)
-            results.append(Case(*form, "inputs", rows=rows, dtype=torch.float32).results())
+            kernels.use_threads(threads)
+            results.append(Case(*form, "inputs", rows=rows, dtype=torch.float32, masked=True).results())
     finally:
-        torch.set_num_threads(before)
+        kernels.use_threads(None)
     assert all(torch.equal(a, b) for a, b in zip(results[2], results[3], strict=True))
     if work == "c" and form[0] != "mlp":
         for other in results[1:]:
@@ -180,7 +181,7 @@ def test_threads_change_nothing(work: str, form: tuple[str, str, str], rows: int
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
 def test_without_gradients(work: str, form: tuple[str, str, str]) -> None:
     for way in WAYS:
-        case = Case(*form, way)
+        case = Case(*form, way, masked=way == "inputs")
         expected = case.call()
         with torch.no_grad():
             assert_close(case.call(), expected, 1e-12)
@@ -286,6 +287,8 @@ def test_refusals(work: str) -> None:
         kernels.recur("gru", case.source, case.w_h[:, 1:], case.b_h, case.state, tokens=case.tokens, reset="after")
     with pytest.raises(UsageError, match="state"):
         kernels.recur("gru", case.source, case.w_h, case.b_h, (case.state[0][1:],), tokens=case.tokens, reset="after")
+    with pytest.raises(UsageError, match="mask"):
+        kernels.recur("gru", case.source, case.w_h, case.b_h, case.state, tokens=case.tokens, reset="after", mask=case.state[0][1:])
     with pytest.raises(UsageError, match="transformer"):
         kernels.recur("transformer", case.source, case.w_h, None, ())
 
@@ -369,13 +372,79 @@ def test_multiply_in_blocks(work: str) -> None:
     assert_close([kernels.multiply(b.t(), a), kernels.multiply(a.t().contiguous(), b)], [b.t() @ a, a.t() @ b], 1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [1, 37, 40_003, 300_001])
+def test_sums_and_products_element_by_element(work: str, size: int, dtype: torch.dtype) -> None:
+    """As torch has them, whole or in a thread's shares, what lies behind them untouched; and the slope of a product."""
+    generator = torch.Generator().manual_seed(size)
+    space = torch.randn(2, size + 9, generator=generator, dtype=dtype)
+    x, y = space[:, :size]
+    before = space.clone()
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    for threads in (1, 3):
+        kernels.use_threads(threads)
+        space.copy_(before)
+        kernels.mix_(x, y, 0.95, -0.3)
+        assert_close([x], [0.95 * before[0, :size] - 0.3 * before[1, :size]], tolerance)
+        assert torch.equal(space[1], before[1]) and torch.equal(space[0, size:], before[0, size:])
+    kernels.use_threads(None)
+    leaf = x.clone().requires_grad_()
+    found = kernels.times(leaf, y)
+    assert torch.equal(found, x * y)
+    assert torch.equal(torch.autograd.grad((found * x).sum(), leaf)[0], x * y)
+    turned = torch.arange(12, dtype=dtype).view(3, 4).T  # not in one piece
+    assert torch.equal(kernels.times(turned, turned), turned * turned)
+    kernels.mix_(turned, torch.ones(4, 3, dtype=dtype), 2.0, 1.0)
+    assert torch.equal(turned.T.flatten(), 2 * torch.arange(12, dtype=dtype) + 1)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (17, 17), (9, 130), (33, 34), (40, 7)])
+def test_polar_is_the_iteration_on_the_whole_matrix(work: str, shape: tuple[int, int], times: int) -> None:
+    x = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x /= torch.linalg.matrix_norm(x)
+    given, expected = x.clone(), x
+    for _ in range(times):
+        square = expected @ expected.T
+        expected = 3.4 * expected + (-4.8 * square + 2.0 * square @ square) @ expected
+    for threads in (1, 3):
+        kernels.use_threads(threads)
+        assert_close([kernels.polar(x, (3.4, -4.8, 2.0), times)], [expected], 1e-10)
+    kernels.use_threads(None)
+    assert torch.equal(x, given)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_adamw_is_torchs(level: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = use("c", monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    ours = [torch.randn(shape, generator=generator, dtype=dtype) for shape in ((3, 7), (50_001,))]
+    theirs = [p.clone().requires_grad_() for p in ours]
+    optimizer = torch.optim.AdamW(theirs, lr=0.01, betas=(0.8, 0.97), eps=1e-6, weight_decay=0.0)
+    moments = [{"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)} for p in ours]
+    native._library.charrnn_limit(level)
+    try:
+        for _ in range(5):
+            for p in theirs:
+                p.grad = torch.randn(p.shape, generator=generator, dtype=dtype)
+                p.grad[..., 0] = 0
+            kernels.adamw_(ours, [p.grad for p in theirs], moments, lr=0.01, betas=(0.8, 0.97), eps=1e-6)
+            optimizer.step()
+    finally:
+        native._library.charrnn_limit(4)
+    assert_close(ours, theirs, 1e-12 if dtype == torch.float64 else 1e-6)
+    assert_close([one["exp_avg_sq"] for one in moments], [optimizer.state[p]["exp_avg_sq"] for p in theirs], 1e-6)
+    assert [float(one["step"]) for one in moments] == [5, 5]
+
+
 def test_a_forked_process_has_kernels_too() -> None:
     """The parent's helper threads do not live in the child, which must not wait for them."""
     pytest.importorskip("charrnn.kernels.native", reason="no compiled kernel here", exc_type=ImportError)
     script = """if True:
         import os, torch
         from charrnn import kernels
-        torch.set_num_threads(3)
+        kernels.use_threads(3)
         a, b = torch.randn(700, 50), torch.randn(50, 90)
         c = kernels.multiply(a, b)
         child = os.fork()

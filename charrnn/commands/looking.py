@@ -52,9 +52,10 @@ def inspect(run: RunArgument, *,
         from charrnn import machine
 
         machine.prepare()
+        from charrnn import kernels
         from charrnn.gradients import of
 
-        machine.use_threads(1)  # for small products
+        kernels.use_threads(1)  # for small products
         found = of(model, read)
         show = screen.gradient_view
     elif read is None:
@@ -120,9 +121,9 @@ def report(run: RunArgument, *,
             raise UsageError(f"{option} {given!r}: not the name of a file; give one, such as {like}")
     model = checkpoint.load(run)
     machine.prepare()
-    from charrnn import gradients
+    from charrnn import gradients, kernels
 
-    machine.use_threads(1)  # for small products
+    kernels.use_threads(1)  # for small products
     notes: list[str] = []
     told = None if text is None else shortened(known(text, model.tokenizer, notes, "--text"), min(PAGE, fitting(model)), notes)
     reach = gradients.of(model, None)

@@ -35,10 +35,10 @@ def compare(texts: Annotated[list[str] | None, TEXTS] = None, *,
         raise UsageError("--recall counts steps: give --steps, not --time")
     corpus = prepare(open_text(texts), level="char", vocab_size=None, valid=0.1) if texts else None
     machine.prepare()
-    from charrnn import comparison
+    from charrnn import comparison, kernels
     from charrnn import recall as memory
 
-    machine.use_threads(config.threads)
+    kernels.use_threads(config.threads)
     if recall:
         rows = []
         for row in memory.recall(steps=config.steps, hidden=config.hidden, seed=config.seed):
@@ -86,9 +86,9 @@ def evaluate(run: RunArgument, texts: Texts, *,
     text = open_text(texts, encoding=settings.encoding, errors=settings.errors)
     machine.prepare()
     from charrnn import dynamic as learning
-    from charrnn import evaluation
+    from charrnn import evaluation, kernels
 
-    machine.use_threads(settings.threads)
+    kernels.use_threads(settings.threads)
     device = str(machine.device(settings.device))
     figures = learning.figures(model, text, device=device, progress=screen.Progress("dynamic evaluation")) if dynamic else (
         evaluation.evaluate(model, text, device=device))

@@ -66,9 +66,10 @@ def learnt(model: Any, prompt: str) -> Any:
     if not prompt:
         raise UsageError("--dynamic: there is no prompt to learn from; give one with --prompt TEXT, or a file: --prompt - < FILE")
     machine.prepare()
+    from charrnn import kernels
     from charrnn.dynamic import adapted
 
-    machine.use_threads(None)
+    kernels.use_threads(None)
     return adapted(model, prompt, progress=screen.Progress("learning from the prompt"))
 
 

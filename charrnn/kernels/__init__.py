@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from charrnn import cells
+from charrnn import cells, machine
 from charrnn.errors import UsageError
 from charrnn.kernels import output, plain, rowwise, sequence
 from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
 from charrnn.kernels.output import Lesson
 
-__all__ = ["Lesson", "backend", "bfloat16", "linear", "multiply", "nats_at", "recur", "summed_nats"]
+__all__ = ["Lesson", "adamw_", "backend", "bfloat16", "linear", "mix_", "multiply", "nats_at", "polar", "recur", "summed_nats",
+           "times", "use_threads"]
 
 
 FLOATS = (torch.float32, torch.float64)
@@ -56,13 +57,24 @@ def bfloat16() -> str:
     return "" if work is rowwise else str(work.bfloat16())
 
 
+def use_threads(count: int | None) -> int:
+    """Set the number of threads, by default one a core; returns it. Where the compiled kernels serve, these are theirs, and torch's own
+    operations get one: the threads of two pools would take each other's cores."""
+    count = count or machine.cores()
+    work = _work()
+    if work is not rowwise:
+        work.use_threads(count)
+    torch.set_num_threads(count if work is rowwise else 1)
+    return count
+
+
 def backend() -> str:
     """Which kernel serves on this process's CPU: "c" or "torch"."""
     return "torch" if _work() is rowwise else "c"
 
 
 def recur(cell: str, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, state: tuple[Tensor, ...], *,
-          tokens: Tensor | None = None, w_x: Tensor | None = None, b_x: Tensor | None = None,
+          tokens: Tensor | None = None, w_x: Tensor | None = None, b_x: Tensor | None = None, mask: Tensor | None = None,
           activation: str = "tanh", reset: str = "before", precision: str = "float32") -> tuple[Tensor, tuple[Tensor, ...]]:
     """One layer of `cell` (rnn, gru, lstm, mlp) over T steps: outputs (T, B, H) and the final state.
 
@@ -73,24 +85,25 @@ def recur(cell: str, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, sta
         source (T, B, E), w_x (E, G·H), b_x (G·H) or None    source @ w_x + b_x, made in a buffer that is kept: a deeper layer
 
     w_h (H, G·H), None for mlp; b_h (H) for a gru with reset "after"; state: (B, H) tensors as cells.STATES counts them.
+    mask (B, H): what outputs are multiplied by for whoever is given them, not on their way to the next step: variational dropout.
     activation (tanh, relu, sigmoid) is φ of an rnn or mlp. Differentiable once in source, w_x, b_x, w_h, b_h and the state;
-    backward can run once. On the CPU the result does not depend on the number of threads, torch.get_num_threads().
+    backward can run once. On the CPU the result does not depend on the number of threads (`use_threads`).
     Raises UsageError for an unknown name and shapes that do not fit, IndexError for an id outside the table.
     """
     form = Form(cell, activation, reset)
-    _check(form, source, w_h, b_h, state, tokens, w_x, b_x)
+    _check(form, source, w_h, b_h, state, tokens, w_x, b_x, mask)
     if source.device.type != "cpu":
-        return plain.recur(cell, source, w_h, b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, activation=activation, reset=reset)
+        return plain.recur(cell, source, w_h, b_h, state, tokens=tokens, w_x=w_x, b_x=b_x, mask=mask, activation=activation, reset=reset)
     if cell == "mlp":
         steps = functional.embedding(tokens, source) if tokens is not None else source
-        return cells.activate(torch, activation, steps if w_x is None else functional.linear(steps, w_x.t(), b_x)), ()
+        return plain.dropped(cells.activate(torch, activation, steps if w_x is None else functional.linear(steps, w_x.t(), b_x)), mask), ()
     assert w_h is not None
     if tokens is not None:
         tokens = tokens.contiguous()
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(source):
             raise IndexError(f"tokens reach from {int(tokens.min())} to {int(tokens.max())}, the table has {len(source)} rows")
-    w_x, b_x, b_h = (None if part is None else part.contiguous() for part in (w_x, b_x, b_h))
-    return sequence.run(form, _at(precision), source.contiguous(), tokens, w_x, b_x, w_h.contiguous(), b_h,
+    w_x, b_x, b_h, mask = (None if part is None else part.contiguous() for part in (w_x, b_x, b_h, mask))
+    return sequence.run(form, _at(precision), source.contiguous(), tokens, w_x, b_x, w_h.contiguous(), b_h, mask,
                         tuple(part.contiguous() for part in state))
 
 
@@ -109,6 +122,66 @@ def multiply(a: Tensor, b: Tensor, *, symmetric: bool = False, precision: str = 
     if a.stride(0) == 1 and a.shape[0] > 1:
         return _at(precision).product_tn([(a.t(), b if b.stride(1) == 1 else b.contiguous())])  # type: ignore[no-any-return]
     return _at(precision).product(a if a.stride(1) == 1 else a.contiguous(), b, symmetric=symmetric)  # type: ignore[no-any-return]
+
+
+def _serves(*parts: Tensor) -> bool:
+    """Whether the compiled kernel takes these, all of one shape."""
+    one, *_ = parts
+    return one.device.type == "cpu" and one.dtype in FLOATS and _work() is not rowwise and all(
+        part.is_contiguous() and part.shape == one.shape and part.dtype == one.dtype for part in parts)
+
+
+def mix_(x: Tensor, y: Tensor, a: float, b: float) -> None:
+    """x = a x + b y, in place, outside of autograd."""
+    if _serves(x, y):
+        _work().mix(a, x, b, y, out=x)
+    else:
+        x.mul_(a).add_(y, alpha=b)
+
+
+def polar(x: Tensor, quintic: tuple[float, float, float], times: int, *, precision: str = "float32") -> Tensor:
+    """What `times` steps of X → (a + b X Xᵀ + c (X Xᵀ)²) X make of x (N, M), outside of autograd; the fewer rows the less it costs.
+
+    X_k is P_k X, and all that the steps need of X is X Xᵀ: a good half of the work is saved. Polynomials of X Xᵀ, they are symmetric
+    and commute.
+    """
+    if _serves(x) and x.shape[0] <= x.shape[1]:
+        return _at(precision).polar(x, quintic, times)  # type: ignore[no-any-return]
+    a, b, c = quintic
+    product = functools.partial(multiply, symmetric=True, precision=precision)
+    gram, whole = product(x, x.T), None
+    for left in range(times - 1, -1, -1):
+        factor = product(gram, gram).mul_(c).add_(gram, alpha=b)
+        factor.diagonal().add_(a)
+        whole = factor if whole is None else product(factor, whole)
+        if left:
+            gram = product(factor, product(factor, gram))
+    assert whole is not None
+    return multiply(whole, x, precision=precision)
+
+
+def adamw_(parameters: Sequence[Tensor], grads: Sequence[Tensor], moments: Sequence[Mapping[str, Tensor]], *, lr: float,
+           betas: tuple[float, float], eps: float) -> None:
+    """AdamW without decay (Loshchilov and Hutter 2019); `moments` of each parameter are step, exp_avg and exp_avg_sq. Elsewhere than in
+    the compiled kernel by torch's fused update."""
+    exp_avg, exp_avg_sq, step = ([one[name] for one in moments] for name in ("exp_avg", "exp_avg_sq", "step"))
+    if not all(map(_serves, parameters, grads, exp_avg, exp_avg_sq)):
+        from torch.optim.adamw import adamw
+
+        adamw(list(parameters), list(grads), exp_avg, exp_avg_sq, [], step, fused=True, amsgrad=False, lr=lr, beta1=betas[0],
+              beta2=betas[1], eps=eps, weight_decay=0.0, maximize=False)
+        return
+    for p, grad, mean, square, count in zip(parameters, grads, exp_avg, exp_avg_sq, step):
+        count += 1
+        _work().adamw(p, grad, mean, square, step=float(count), lr=lr, betas=betas, eps=eps)
+
+
+def times(x: Tensor, y: Tensor) -> Tensor:
+    """x y, element by element, differentiable once in x."""
+    if not _serves(x, y):
+        return x * y
+    result: Tensor = output.Times.apply(_work(), x, y)  # type: ignore[no-untyped-call]
+    return result
 
 
 def summed_nats(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, *, lesson: Lesson | None = None,
@@ -145,7 +218,7 @@ def nats_at(hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor, temperatures:
 
 
 def _check(form: Form, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, state: tuple[Tensor, ...], tokens: Tensor | None,
-           w_x: Tensor | None, b_x: Tensor | None) -> None:
+           w_x: Tensor | None, b_x: Tensor | None, mask: Tensor | None) -> None:
     """Names, shapes and types fit together, so that a kernel never reads past an end."""
     if form.cell not in cells.GATES or form.activation not in ACTIVATIONS or form.reset not in ("before", "after"):
         raise UsageError(f"kernels.recur knows no {form}: cells {', '.join(cells.GATES)}; activations {', '.join(ACTIVATIONS)}")
@@ -158,7 +231,7 @@ def _check(form: Form, source: Tensor, w_h: Tensor | None, b_h: Tensor | None, s
     size, gates = w_h.shape[0], cells.GATES[form.cell]
     rows = source.shape[1] if tokens is None else tokens.shape[1]
     wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [("w_h", w_h, (size, gates * size))]
-    wanted += [("state", part, (rows, size)) for part in state]
+    wanted += [("state", part, (rows, size)) for part in state] + [("mask", mask, (rows, size))]
     if form.cell == "gru" and form.reset == "after":
         if b_h is None:
             raise UsageError("kernels.recur: a gru that resets after needs b_h")

@@ -15,7 +15,9 @@
                                    backward overwrites with its gradient. rnn: null
        gates_step, extra_step      elements from one step to the next; 0 where only backward would need them: then one step's
                                    worth of memory does, and an lstm finds its last C there
-       d_outputs  (T, B, H) or null
+       mask       (B, H) or null   what the outputs of a row are multiplied by on their way out, not to the next step: dropout
+       dropped    (T, B, H)        forward, where there is a mask: the outputs times it
+       d_outputs  (T, B, H) or null: the gradient of the outputs, or of these products
        d_h, d_c   (B, H)           in: the gradient of the final state; out: of the initial one
        packed     G * (H rounded up to 16) squared elements of scratch */
 
@@ -29,6 +31,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #ifdef __x86_64__
 #include <immintrin.h>
 #if defined(__linux__) && defined(__has_include)
@@ -45,12 +48,13 @@ enum { RNN, GRU, LSTM };
 enum { TANH, RELU, SIGMOID };
 enum { FLOAT, DOUBLE, BFLOAT16 }; /* the last: float, but what is multiplied is rounded */
 enum { ROWS_TIMES, TRANSPOSED_TIMES, SCATTER, SOFTMAX };
+enum { SUM, PRODUCT, ADAMW };
 enum { BLOCK = 384, AHEAD = 6, MOST_THREADS = 256 }; /* BLOCK: rows that multiply_tn packs at a time */
 
 struct sequence {
     int64_t element, cell, activation, reset_after, backward, threads, steps, rows, size, gates_step, extra_step;
     const int64_t *tokens;
-    void *source, *w_h, *b_h, *h, *c, *outputs, *gates, *extra, *d_outputs, *d_h, *d_c, *packed;
+    void *source, *w_h, *b_h, *h, *c, *outputs, *gates, *extra, *mask, *dropped, *d_outputs, *d_h, *d_c, *packed;
 };
 
 /* ROWS_TIMES        c (m, n) = bias + a (m, k) . b (k, n); packed: k * n, each rounded up to 16, elements of scratch;
@@ -66,16 +70,33 @@ struct product {
     void *a, *b, *c, *bias, *packed;
 };
 
+/* Element by element. SUM: out = a x + b y, PRODUCT: out = x y; out may be either of them.
+   ADAMW: an update of out by its gradient y: m = a m + (1 - a) y, v = b v + (1 - b) y^2, out -= rate m / (even sqrt(v) + epsilon) */
+struct elements {
+    int64_t element, kind, threads, count;
+    double a, b, rate, even, epsilon;
+    void *x, *y, *out, *m, *v;
+};
+
+/* out (n, m) = what `times` steps of x -> (a + b (x x^T) + c (x x^T)^2) x make of x (n, m), n <= m.
+   square: 4 n^2 elements of scratch; packed: n and m, rounded up to 16 each, multiplied */
+struct polar {
+    int64_t element, threads, n, m, times;
+    double a, b, c;
+    void *x, *out, *square, *packed;
+};
+
 typedef void (*work)(const void *arg, int64_t unit, int64_t units, void *scratch);
 
 struct kernels {
-    work pack_recurrent, walk, pack_right, multiply, mirror, multiply_tn, scatter, softmax;
+    work pack_recurrent, walk, pack_right, multiply, mirror, multiply_tn, scatter, softmax, each;
     int64_t lanes, tile, wide, size, low;
 };
 
 /* ---- threads: helpers that sleep between calls. Units of work are taken in turn, so a helper that does not get a core is not
-   waited for; its share is done by the others. Both sides watch for a few microseconds before they sleep, as the next call
-   mostly follows at once. ---- */
+   waited for; its share is done by the others. Both sides watch for a while before they sleep: in training the next call follows
+   soon, and to be woken takes 40 us and more. Where others want the core, who watches it away is not given it when there is work:
+   a helper that lost it for a while watches but shortly, for the next WARY times. ---- */
 
 struct team {
     work function;
@@ -93,7 +114,15 @@ static struct team *current; /* under `lock` */
 static int helpers;
 static atomic_int at_work, calls;
 
-enum { GLANCES = 2000 };
+enum { SHORT = 20000, LONG = 1000000, LOST = 500000, WARY = 500 }; /* but for the last in nanoseconds */
+static atomic_int wary; /* how many times are left */
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
 
 static inline void glance(void)
 {
@@ -102,6 +131,19 @@ static inline void glance(void)
 #else
     atomic_thread_fence(memory_order_seq_cst);
 #endif
+}
+
+/* While `*what` is `value` (`is` 1) or is not (0), and for no longer than is wise. Says whether the core was lost meanwhile. */
+static int watch(const atomic_int *what, int value, int is)
+{
+    int lost = 0;
+    for (int64_t then = now(), end = then + (wary > 0 ? SHORT : LONG); (*what == value) == is && then < end;) {
+        glance();
+        int64_t t = now();
+        lost |= t - then > LOST;
+        then = t;
+    }
+    return lost;
 }
 
 static void labour(struct team *team)
@@ -115,8 +157,10 @@ static void *help(void *unused)
 {
     (void)unused;
     for (int seen = 0;;) {
-        for (int n = 0; n < GLANCES && atomic_load_explicit(&calls, memory_order_relaxed) == seen; n++)
-            glance();
+        if (watch(&calls, seen, 1))
+            wary = WARY;
+        else if (wary > 0)
+            wary--;
         pthread_mutex_lock(&lock);
         while (!current || !current->seats)
             pthread_cond_wait(&posted, &lock);
@@ -194,8 +238,7 @@ static int run(int64_t threads, work function, const void *arg, int64_t units, s
         current = NULL; /* who has not come by now need not */
         if (at_work) {
             pthread_mutex_unlock(&lock);
-            for (int n = 0; n < GLANCES && atomic_load_explicit(&at_work, memory_order_relaxed); n++)
-                glance();
+            watch(&at_work, 0, 0);
             pthread_mutex_lock(&lock);
         }
         while (at_work)
@@ -399,7 +442,7 @@ static const struct kernels *choose(int64_t element)
     return wide ? &kernels_double_base : &kernels_float_base;
 }
 
-/* ---- what native.py calls; the first two return 0, or 1 where memory ran out ---- */
+/* ---- what native.py calls; the first three return 0, or 1 where memory ran out ---- */
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -442,6 +485,46 @@ EXPORT int charrnn_product(const struct product *given)
     int64_t strips = (2 * p.threads + p.column_units - 1) / p.column_units;
     strips = strips < tiles ? strips : tiles;
     return run(p.threads, k->multiply_tn, &p, p.column_units * strips, (size_t)((BLOCK * (p.block + k->tile) + k->lanes) * k->size));
+}
+
+EXPORT int charrnn_each(const struct elements *e)
+{
+    return run(e->count < 1 << 15 ? 1 : e->threads, choose(e->element)->each, e, 4 * e->threads, 0);
+}
+
+/* c (n, columns) = a (n, k) . b; symmetric unless it is the last product. */
+static int polar_product(const struct polar *o, void *a, int64_t k, void *b, int64_t b_down, int64_t b_right, void *c, int64_t columns)
+{
+    struct product p = {.element = o->element, .kind = ROWS_TIMES, .threads = o->threads, .m = o->n, .n = columns, .k = k, .lda = k,
+                        .ldc = columns, .b_down = b_down, .b_right = b_right, .symmetric = c != o->out, .a = a, .b = b, .c = c,
+                        .packed = o->packed};
+    return charrnn_product(&p);
+}
+
+EXPORT int charrnn_polar(const struct polar *o)
+{
+    const int64_t n = o->n, wide = o->element == DOUBLE, each = n * n * (wide ? 8 : 4);
+    char *gram = o->square, *factor = gram + each, *whole = factor + each, *spare = whole + each, *swap;
+    int failed = polar_product(o, o->x, o->m, o->x, 1, o->m, gram, n);
+    for (int64_t left = o->times - 1; left >= 0 && !failed; left--) {
+        struct elements sum = {.element = wide ? DOUBLE : FLOAT, .kind = SUM, .threads = o->threads, .count = n * n, .a = o->c, .b = o->b,
+                               .x = factor, .y = gram, .out = factor};
+        failed = polar_product(o, gram, n, gram, n, 1, factor, n) || charrnn_each(&sum);
+        for (int64_t i = 0; i < n * n; i += n + 1)
+            if (wide)
+                ((double *)factor)[i] += o->a;
+            else
+                ((float *)factor)[i] += (float)o->a;
+        if (left) /* the gram matrix of what comes next */
+            failed = failed || polar_product(o, factor, n, gram, n, 1, spare, n) || polar_product(o, factor, n, spare, n, 1, gram, n);
+        if (left == o->times - 1)
+            swap = whole, whole = factor, factor = swap;
+        else {
+            failed = failed || polar_product(o, factor, n, whole, n, 1, spare, n);
+            swap = whole, whole = spare, spare = swap;
+        }
+    }
+    return failed || polar_product(o, whole, n, o->x, o->m, 1, o->out, o->m);
 }
 
 /* How the processor itself multiplies bfloat16 faster than float32: 0 not at all, 1 by an instruction on vectors, 2 by AMX. */

@@ -188,7 +188,7 @@ INLINE vec NAME(dot)(vec sum, ivec x, ivec y)
 }
 #endif
 
-#if LOW == 3
+#if LOW >= 2
 /* Element (i, j) to (j, i). */
 INLINE void NAME(turn)(ivec x[16])
 {
@@ -447,6 +447,23 @@ static TARGET void NAME(pack)(OPERAND *packed, const T *b, int64_t down, int64_t
 #endif
             continue;
         }
+#if LOW >= 2
+        if (down == 1) {
+            for (int64_t k = 0; k < rows; k += 32) {
+                ivec block[16]; /* column by column, 16 operands each */
+                for (int64_t lane = 0; lane < 16; lane++) {
+                    const T *from = column + k + lane * right;
+                    int64_t count = lane < lanes ? rows - k : 0;
+                    block[lane] = (ivec)_mm512_cvtne2ps_pbh((__m512)NAME(load_some)(from + 16, count > 16 ? count - 16 : 0),
+                                                            (__m512)NAME(load_some)(from, count));
+                }
+                NAME(turn)(block);
+                for (int64_t n = 0; n < 16 && k / 2 + n < K; n++)
+                    store(out + (k / 2 + n) * step, (vec)block[n]);
+            }
+            continue;
+        }
+#endif
         enum { NEAR = 64 }; /* rows at a time: lines of b stay in the nearest cache */
         for (int64_t block = 0; block < rows; block += NEAR) {
             int64_t count = rows - block < NEAR ? rows - block : NEAR;
@@ -492,12 +509,29 @@ INLINE const T *NAME(input)(const struct sequence *s, int64_t t, int64_t b, int6
     return S(source) + (s->tokens ? s->tokens[row] : row) * width;
 }
 
+/* Puts H_t of row b, units j.., where it belongs. */
+INLINE void NAME(put)(const struct sequence *s, int64_t t, int64_t b, int64_t j, vec h, int64_t lanes)
+{
+    int64_t at = (t * s->rows + b) * s->size + j;
+    NAME(store_some)(S(outputs) + at, h, lanes);
+    if (s->mask)
+        NAME(store_some)(S(dropped) + at, h * NAME(load_some)(S(mask) + b * s->size + j, lanes), lanes);
+}
+
+/* The gradient that comes to H_t from outside. */
+INLINE vec NAME(arriving)(const struct sequence *s, int64_t t, int64_t b, int64_t j, int64_t lanes)
+{
+    vec d = NAME(load_some)(S(d_outputs) + (t * s->rows + b) * s->size + j, lanes);
+    if (s->mask)
+        d *= NAME(load_some)(S(mask) + b * s->size + j, lanes);
+    return d;
+}
+
 static TARGET void NAME(rnn_forward)(const struct sequence *s, int64_t from, int64_t rows, T *scratch)
 {
     const int64_t H = s->size, B = s->rows;
     for (int64_t t = 0; t < s->steps; t++) {
         const T *h = t ? S(outputs) + (t - 1) * B * H : S(h);
-        T *out = S(outputs) + t * B * H;
         int64_t lda = H;
         const OPERAND *left = NAME(operands)(h + from * H, &lda, rows, H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += WIDE * LANES) {
@@ -506,7 +540,7 @@ static TARGET void NAME(rnn_forward)(const struct sequence *s, int64_t from, int
             EACH(rows, VECTORS(n)) {
                 int64_t b = from + r, j = unit + u * LANES, lanes = H - j;
                 vec x = load(scratch + (r * WIDE + u) * LANES) + NAME(load_some)(NAME(input)(s, t, b, H) + j, lanes);
-                NAME(store_some)(out + b * H + j, NAME(activate)(s->activation, x), lanes);
+                NAME(put)(s, t, b, j, NAME(activate)(s->activation, x), lanes);
             }
         }
     }
@@ -529,14 +563,14 @@ static TARGET void NAME(rnn_backward)(const struct sequence *s, int64_t from, in
             } else
                 NAME(rows_by)(scratch, WIDE * LANES, NULL, 0, n, left, lda, rows, DEPTH(H), PACKED, unit / LANES);
             EACH(rows, VECTORS(n)) {
-                int64_t j = unit + u * LANES, lanes = H - j, at = (t * B + from + r) * H + j;
+                int64_t b = from + r, j = unit + u * LANES, lanes = H - j, at = (t * B + b) * H + j;
                 vec dh = load(scratch + (r * WIDE + u) * LANES);
                 if (t < 0) {
-                    NAME(store_some)(S(d_h) + (from + r) * H + j, dh, lanes);
+                    NAME(store_some)(S(d_h) + b * H + j, dh, lanes);
                     continue;
                 }
                 if (s->d_outputs)
-                    dh += NAME(load_some)(S(d_outputs) + at, lanes);
+                    dh += NAME(arriving)(s, t, b, j, lanes);
                 NAME(store_some)(S(gates) + at, dh * NAME(slope)(s->activation, NAME(load_some)(S(outputs) + at, lanes)), lanes);
             }
         }
@@ -548,7 +582,7 @@ static TARGET void NAME(lstm_forward)(const struct sequence *s, int64_t from, in
     const int64_t H = s->size, B = s->rows, some = WIDE / 4;
     for (int64_t t = 0; t < s->steps; t++) {
         const T *h = t ? S(outputs) + (t - 1) * B * H : S(h), *c = t ? S(extra) + (t - 1) * s->extra_step : S(c);
-        T *out = S(outputs) + t * B * H, *c_out = S(extra) + t * s->extra_step, *gates = S(gates) + t * s->gates_step;
+        T *c_out = S(extra) + t * s->extra_step, *gates = S(gates) + t * s->gates_step;
         int64_t lda = H;
         const OPERAND *left = NAME(operands)(h + from * H, &lda, rows, H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += some * LANES) {
@@ -568,7 +602,7 @@ static TARGET void NAME(lstm_forward)(const struct sequence *s, int64_t from, in
                 NAME(store_some)(g + 2 * H, candidate, lanes);
                 NAME(store_some)(g + 3 * H, o, lanes);
                 NAME(store_some)(c_out + b * H + j, new, lanes);
-                NAME(store_some)(out + b * H + j, o * NAME(tanh)(new), lanes);
+                NAME(put)(s, t, b, j, o * NAME(tanh)(new), lanes);
             }
         }
     }
@@ -600,7 +634,7 @@ static TARGET void NAME(lstm_backward)(const struct sequence *s, int64_t from, i
                 }
                 T *g = S(gates) + (t * B + b) * 4 * H + j, *carried = S(d_c) + b * H + j;
                 if (s->d_outputs)
-                    dh += NAME(load_some)(S(d_outputs) + at, lanes);
+                    dh += NAME(arriving)(s, t, b, j, lanes);
                 vec i = NAME(load_some)(g, lanes), f = NAME(load_some)(g + H, lanes), candidate = NAME(load_some)(g + 2 * H, lanes);
                 vec o = NAME(load_some)(g + 3 * H, lanes), tanh_c = NAME(tanh)(NAME(load_some)(S(extra) + at, lanes));
                 vec dc = NAME(load_some)(carried, lanes) + dh * o * (all(1) - tanh_c * tanh_c);
@@ -621,7 +655,7 @@ static TARGET void NAME(gru_forward)(const struct sequence *s, int64_t from, int
     const OPERAND *last = PACKED + 2 * VECTORS(H) * LANES * DEPTH(H);
     for (int64_t t = 0; t < s->steps; t++) {
         const T *h = t ? S(outputs) + (t - 1) * B * H : S(h);
-        T *out = S(outputs) + t * B * H, *extra = S(extra) + t * s->extra_step, *gates = S(gates) + t * s->gates_step;
+        T *extra = S(extra) + t * s->extra_step, *gates = S(gates) + t * s->gates_step;
         int64_t lda = H;
         const OPERAND *left = NAME(operands)(h + from * H, &lda, rows, H, PLACE(rows));
         for (int64_t unit = 0; unit < H; unit += some * LANES) {
@@ -656,7 +690,7 @@ static TARGET void NAME(gru_forward)(const struct sequence *s, int64_t from, int
                 }
                 vec candidate = NAME(tanh)(product + NAME(load_some)(NAME(input)(s, t, b, 3 * H) + 2 * H + j, lanes));
                 NAME(store_some)(g + 2 * H, candidate, lanes);
-                NAME(store_some)(out + b * H + j, candidate + z * (NAME(load_some)(h + b * H + j, lanes) - candidate), lanes);
+                NAME(put)(s, t, b, j, candidate + z * (NAME(load_some)(h + b * H + j, lanes) - candidate), lanes);
             }
         }
     }
@@ -694,7 +728,7 @@ static TARGET void NAME(gru_backward)(const struct sequence *s, int64_t from, in
                 }
                 T *g = S(gates) + (t * B + b) * 3 * H + j;
                 if (s->d_outputs)
-                    dh += NAME(load_some)(S(d_outputs) + at, lanes);
+                    dh += NAME(arriving)(s, t, b, j, lanes);
                 vec z = NAME(load_some)(g + H, lanes), candidate = NAME(load_some)(g + 2 * H, lanes);
                 vec d_candidate = dh * (all(1) - z) * (all(1) - candidate * candidate);
                 NAME(store_some)(g + H, dh * (NAME(load_some)(h + b * H + j, lanes) - candidate) * z * (all(1) - z), lanes);
@@ -932,14 +966,55 @@ static TARGET void NAME(softmax)(const void *arg, int64_t unit, int64_t units, v
     }
 }
 
+INLINE vec NAME(root)(vec x)
+{
+#if LANES == 16 && defined(__x86_64__)
+    return (vec)_mm512_sqrt_ps((__m512)x);
+#elif LANES == 8 && EXACT && defined(__x86_64__)
+    return (vec)_mm512_sqrt_pd((__m512d)x);
+#elif LANES == 8 && defined(__x86_64__)
+    return (vec)_mm256_sqrt_ps((__m256)x);
+#elif LANES == 4 && EXACT && defined(__x86_64__)
+    return (vec)_mm256_sqrt_pd((__m256d)x);
+#else
+    for (int n = 0; n < LANES; n++)
+        x[n] = sizeof(T) == 8 ? sqrt(x[n]) : sqrtf(x[n]);
+    return x;
+#endif
+}
+
+static TARGET void NAME(each)(const void *arg, int64_t unit, int64_t units, void *scratch)
+{
+    const struct elements *e = arg;
+    const vec a = all(e->a), b = all(e->b), rest_a = all(1 - e->a), rest_b = all(1 - e->b);
+    const vec rate = all(e->rate), even = all(e->even), epsilon = all(e->epsilon);
+    int64_t vectors = VECTORS(e->count), end = vectors * (unit + 1) / units * LANES;
+    T *x = e->x, *y = e->y, *out = e->out, *m = e->m, *v = e->v;
+    (void)scratch;
+    for (int64_t j = vectors * unit / units * LANES; j < end; j += LANES) {
+        int64_t lanes = e->count - j;
+        vec given = NAME(load_some)(y + j, lanes);
+        if (e->kind == SUM)
+            NAME(store_some)(out + j, a * NAME(load_some)(x + j, lanes) + b * given, lanes);
+        else if (e->kind == PRODUCT)
+            NAME(store_some)(out + j, NAME(load_some)(x + j, lanes) * given, lanes);
+        else {
+            vec mean = a * NAME(load_some)(m + j, lanes) + rest_a * given;
+            vec square = b * NAME(load_some)(v + j, lanes) + rest_b * given * given;
+            NAME(store_some)(m + j, mean, lanes);
+            NAME(store_some)(v + j, square, lanes);
+            NAME(store_some)(out + j, NAME(load_some)(out + j, lanes) - rate * mean / (even * NAME(root)(square) + epsilon), lanes);
+        }
+    }
+}
 #endif
 
 static const struct kernels NAME(kernels) = {
     NAME(pack_recurrent), NAME(walk), NAME(pack_right), NAME(multiply), NAME(mirror), NAME(multiply_tn),
 #if LOW
-    NULL, NULL,
+    NULL, NULL, NULL,
 #else
-    NAME(scatter), NAME(softmax),
+    NAME(scatter), NAME(softmax), NAME(each),
 #endif
     LANES, TILE, WIDE, sizeof(T), LOW,
 };

@@ -18,6 +18,7 @@ from charrnn.kernels.buffers import Lease
 from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
 
 ROWS_TIMES, TRANSPOSED_TIMES, SCATTER, SOFTMAX = range(4)
+SUM, PRODUCT, ADAMW = range(3)
 WIDEST = 16  # elements of the widest vector: packed matrices are padded to it
 
 
@@ -26,8 +27,8 @@ class SequenceCall(ctypes.Structure):
 
     _fields_ = [(name, ctypes.c_int64) for name in ("element", "cell", "activation", "reset_after", "backward", "threads", "steps", "rows",
                                                     "size", "gates_step", "extra_step")]
-    _fields_ += [(name, ctypes.c_void_p) for name in ("tokens", "source", "w_h", "b_h", "h", "c", "outputs", "gates", "extra", "d_outputs",
-                                                      "d_h", "d_c", "packed")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("tokens", "source", "w_h", "b_h", "h", "c", "outputs", "gates", "extra", "mask",
+                                                      "dropped", "d_outputs", "d_h", "d_c", "packed")]
 
 
 class ProductCall(ctypes.Structure):
@@ -38,6 +39,22 @@ class ProductCall(ctypes.Structure):
     _fields_ += [(name, ctypes.c_void_p) for name in ("tokens", "a", "b", "c", "bias", "packed")]
 
 
+class ElementsCall(ctypes.Structure):
+    """struct elements"""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("element", "kind", "threads", "count")]
+    _fields_ += [(name, ctypes.c_double) for name in ("a", "b", "rate", "even", "epsilon")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("x", "y", "out", "m", "v")]
+
+
+class PolarCall(ctypes.Structure):
+    """struct polar"""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("element", "threads", "n", "m", "times")]
+    _fields_ += [(name, ctypes.c_double) for name in ("a", "b", "c")]
+    _fields_ += [(name, ctypes.c_void_p) for name in ("x", "out", "square", "packed")]
+
+
 def _open() -> ctypes.CDLL:
     here = Path(__file__).parent
     for suffix in EXTENSION_SUFFIXES:
@@ -46,11 +63,25 @@ def _open() -> ctypes.CDLL:
             library = ctypes.CDLL(str(path))
             library.charrnn_sequence.argtypes = [ctypes.POINTER(SequenceCall)]
             library.charrnn_product.argtypes = [ctypes.POINTER(ProductCall)]
+            library.charrnn_each.argtypes = [ctypes.POINTER(ElementsCall)]
+            library.charrnn_polar.argtypes = [ctypes.POINTER(PolarCall)]
             return library
     raise ImportError(f"{here} holds no compiled _sequence")
 
 
 _library = _open()
+_threads = 0  # as many as torch has
+
+
+def use_threads(count: int) -> None:
+    """So many from now on."""
+    global _threads
+    _threads = count
+
+
+def threads() -> int:
+    """How many there are."""
+    return _threads or torch.get_num_threads()
 
 
 def _pointer(part: Tensor | None) -> int | None:
@@ -77,7 +108,7 @@ def _multiply(kind: int, sizes: tuple[int, int, int], a: Tensor, b: Tensor | Non
     m, n, k = sizes
     lease = Lease()
     packed = lease.tensor(out.dtype, _padded(k) * _padded(n)) if kind == ROWS_TIMES else None
-    call = ProductCall(_element(out.dtype, low), kind, torch.get_num_threads(), m, n, k, a.stride(0), out.stride(0), *strides, add,
+    call = ProductCall(_element(out.dtype, low), kind, threads(), m, n, k, a.stride(0), out.stride(0), *strides, add,
                        symmetric, 0, 0, _pointer(tokens), a.data_ptr(), _pointer(b), out.data_ptr(), _pointer(bias), _pointer(packed))
     failed = _library.charrnn_product(call)
     lease.end()
@@ -109,6 +140,19 @@ def product_tn(pairs: list[tuple[Tensor, Tensor]], *, add_to: Tensor | None = No
     return out
 
 
+def polar(x: Tensor, quintic: tuple[float, float, float], times: int, *, low: bool = False) -> Tensor:
+    """What `times` steps of X → (a + b X Xᵀ + c (X Xᵀ)²) X make of x (N, M), N ≤ M, contiguous."""
+    n, m = x.shape
+    lease, out = Lease(), torch.empty_like(x)
+    square, packed = lease.tensor(x.dtype, 4 * n * n), lease.tensor(x.dtype, _padded(n) * _padded(m))
+    failed = _library.charrnn_polar(PolarCall(_element(x.dtype, low), threads(), n, m, times, *quintic,
+                                              *map(_pointer, (x, out, square, packed))))
+    lease.end()
+    if failed:
+        raise MemoryError("kernels: no memory for a product's scratch")
+    return out
+
+
 def scatter(rows: int, tokens: Tensor, grads: Tensor) -> Tensor:
     """(rows, N): the sum of the rows of `grads` (T·B, N) that each id of `tokens` (T·B) owns."""
     out = grads.new_zeros(rows, grads.shape[1])
@@ -128,14 +172,45 @@ def softmax_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
     return nats
 
 
+def mix(a: float, x: Tensor, b: float, y: Tensor, *, out: Tensor) -> None:
+    """out = a x + b y; all of one shape and contiguous, `out` may be x or y."""
+    _each(SUM, x, y, out, (a, b, 0.0, 0.0, 0.0))
+
+
+def scale_(x: Tensor, factor: float) -> None:
+    """x times a number, in place; contiguous. What is infinite becomes NaN."""
+    mix(factor, x, 0.0, x, out=x)
+
+
+def times(x: Tensor, y: Tensor) -> Tensor:
+    """x y, element by element; both contiguous."""
+    out = torch.empty_like(x)
+    _each(PRODUCT, x, y, out, (0.0, 0.0, 0.0, 0.0, 0.0))
+    return out
+
+
+def adamw(p: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *, step: float, lr: float, betas: tuple[float, float],
+          eps: float) -> None:
+    """torch's update number `step` without decay, in place."""
+    first, second = betas
+    _each(ADAMW, None, grad, p, (first, second, lr / (1 - first**step), (1 - second**step) ** -0.5, eps), exp_avg, exp_avg_sq)
+
+
+def _each(kind: int, x: Tensor | None, y: Tensor, out: Tensor, numbers: tuple[float, ...], m: Tensor | None = None,
+          v: Tensor | None = None) -> None:
+    call = ElementsCall(_element(out.dtype, False), kind, threads(), out.numel(), *numbers, *map(_pointer, (x, y, out, m, v)))
+    if _library.charrnn_each(call):
+        raise MemoryError("kernels: no memory for a sum")
+
+
 def _walk(form: Form, backward: bool, low: bool, w_h: Tensor, outputs: Tensor, steps: tuple[int, int], *parts: Tensor | None) -> None:
     lease = Lease()
     size, width = w_h.shape
     packed = lease.tensor(w_h.dtype, width // size * _padded(size) * _padded(size))
-    tokens, source, b_h, h, c, gates, extra, d_outputs, d_h, d_c = map(_pointer, parts)
+    tokens, source, b_h, h, c, gates, *others = map(_pointer, parts)
     call = SequenceCall(_element(w_h.dtype, low), CELLS.index(form.cell), ACTIVATIONS.index(form.activation), form.reset == "after",
-                        backward, torch.get_num_threads(), outputs.shape[0], outputs.shape[1], size, *steps, tokens, source,
-                        w_h.data_ptr(), b_h, h, c, outputs.data_ptr(), gates, extra, d_outputs, d_h, d_c, packed.data_ptr())
+                        backward, threads(), outputs.shape[0], outputs.shape[1], size, *steps, tokens, source,
+                        w_h.data_ptr(), b_h, h, c, outputs.data_ptr(), gates, *others, packed.data_ptr())
     failed = _library.charrnn_sequence(call)
     lease.end()
     if failed:
@@ -143,14 +218,16 @@ def _walk(form: Form, backward: bool, low: bool, w_h: Tensor, outputs: Tensor, s
 
 
 def forward(form: Form, source: Tensor, tokens: Tensor | None, w_h: Tensor, b_h: Tensor | None, state: tuple[Tensor, ...],
-            outputs: Tensor, gates: Tensor | None, extra: Tensor | None, *, low: bool = False) -> tuple[Tensor, ...]:
-    """Fills outputs, and gates and extra where given; returns the final state. `source` may be `gates` itself."""
+            outputs: Tensor, gates: Tensor | None, extra: Tensor | None, mask: Tensor | None = None, dropped: Tensor | None = None, *,
+            low: bool = False) -> tuple[Tensor, ...]:
+    """Fills outputs, and gates, extra and dropped where given; returns the final state. `source` may be `gates` itself."""
     steps = [0 if part is None else part.stride(0) for part in (gates, extra)]
     if form.cell != "rnn":  # what only backward would need has one step's worth of memory
         gates = w_h.new_empty(outputs.shape[1], w_h.shape[1]) if gates is None else gates
         extra = torch.empty_like(state[0]) if extra is None else extra
     c = state[1] if form.cell == "lstm" else None
-    _walk(form, False, low, w_h, outputs, (steps[0], steps[1]), tokens, source, b_h, state[0], c, gates, extra, None, None, None)
+    _walk(form, False, low, w_h, outputs, (steps[0], steps[1]), tokens, source, b_h, state[0], c, gates, extra, mask, dropped, None,
+          None, None)
     if form.cell != "lstm":
         return (outputs[-1].clone(),)
     assert extra is not None
@@ -158,14 +235,16 @@ def forward(form: Form, source: Tensor, tokens: Tensor | None, w_h: Tensor, b_h:
 
 
 def backward(form: Form, gates: Tensor, extra: Tensor | None, w_h: Tensor, state: tuple[Tensor, ...], outputs: Tensor,
-             d_outputs: Tensor | None, d_final: tuple[Tensor | None, ...], *, low: bool = False) -> tuple[Tensor, ...]:
+             d_outputs: Tensor | None, d_final: tuple[Tensor | None, ...], mask: Tensor | None = None, *,
+             low: bool = False) -> tuple[Tensor, ...]:
     """Turns gates (and extra of a gru that resets after) into gradients; returns those of the initial state."""
     d_state = [torch.zeros_like(state[0]) if part is None else part.clone(memory_format=torch.contiguous_format) for part in d_final]
     d_c, c = (d_state[1], state[1]) if form.cell == "lstm" else (None, None)
-    _walk(form, True, low, w_h, outputs, (0, 0), None, None, None, state[0], c, gates, extra, d_outputs, d_state[0], d_c)
+    _walk(form, True, low, w_h, outputs, (0, 0), None, None, None, state[0], c, gates, extra, mask, None, d_outputs, d_state[0], d_c)
     return tuple(d_state)
 
 
 LOW = SimpleNamespace(  # in this module's place: the same functions, `low` where they multiply
-    **{function.__name__: functools.partial(function, low=True) for function in (product, product_nt, product_tn, forward, backward)},
-    scatter=scatter, column_sum=column_sum, softmax_=softmax_)
+    **{function.__name__: functools.partial(function, low=True)
+       for function in (product, product_nt, product_tn, polar, forward, backward)},
+    scatter=scatter, column_sum=column_sum, softmax_=softmax_, scale_=scale_)

@@ -57,6 +57,23 @@ class Linear(torch.autograd.Function):
                 ctx.work.column_sum(grad) if needs[3] else None)
 
 
+class Times(torch.autograd.Function):
+    """forward(work, x, y) -> x y; y takes no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, work: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.work = work
+        ctx.save_for_backward(y)
+        result: Tensor = work.times(x, y)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        y, = ctx.saved_tensors
+        return None, ctx.work.times(grad.contiguous(), y), None
+
+
 def chunks(work: Any, hidden: Tensor, w: Tensor, b: Tensor, targets: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Where a chunk's outputs stand, these, their targets, and their logits, in memory that those of the next chunk take over."""
     rows, lease = max(1, min(len(hidden), CHUNK // w.shape[1])), Lease()
@@ -99,7 +116,7 @@ class OutputLoss(torch.autograd.Function):
                 work.product_nt(logits, w, out=d_hidden[here])
                 work.product_tn([(h, logits)], add_to=d_w)
                 d_b += work.column_sum(logits)
-        ctx.grads = (d_hidden, d_w, d_b)
+        ctx.work, ctx.grads = work, (d_hidden, d_w, d_b)
         return torch.tensor(total, dtype=torch.float64)
 
     @staticmethod
@@ -109,5 +126,5 @@ class OutputLoss(torch.autograd.Function):
             raise RuntimeError("this loss's backward ran already: its gradients were handed on. Run forward again, or sum the losses.")
         grads, ctx.grads, scale = ctx.grads, None, float(grad)
         for part in grads:
-            part.mul_(scale)
+            ctx.work.scale_(part, scale)
         return None, None, *grads, None, None

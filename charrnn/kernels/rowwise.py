@@ -6,6 +6,7 @@ Buffers, all allocated by `sequence`:
     extra    (T, B, H)    lstm: C_1..C_T. gru: R_t ⊙ H_{t−1} (reset before), or H_{t−1} W_hh + b_hh (after) whose gradient
                           takes its place in `backward`. rnn: none
     outputs  (T, B, H)    H_1..H_T
+    dropped  (T, B, H)    outputs · mask (B, H), where there is one: what others get to see of them
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ def softmax_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
     return nats
 
 
+def scale_(x: Tensor, factor: float) -> None:
+    """x times a number, in place."""
+    x.mul_(factor)
+
+
 def activate_(form: Form, x: Tensor) -> Tensor:
     """φ(x) in place."""
     if form.activation == "tanh":
@@ -76,8 +82,9 @@ def slope(form: Form, y: Tensor) -> Tensor:
 
 
 def forward(form: Form, source: Tensor, tokens: Tensor | None, w_h: Tensor, b_h: Tensor | None, state: tuple[Tensor, ...],
-            outputs: Tensor, gates: Tensor | None, extra: Tensor | None) -> tuple[Tensor, ...]:
-    """Fills outputs, and gates and extra where given; returns the final state. `source` may be `gates` itself."""
+            outputs: Tensor, gates: Tensor | None, extra: Tensor | None, mask: Tensor | None = None,
+            dropped: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Fills outputs, and gates, extra and dropped where given; returns the final state. `source` may be `gates` itself."""
     steps, _, size = outputs.shape
     h = state[0]
     c = state[1] if len(state) > 1 else h
@@ -113,11 +120,13 @@ def forward(form: Form, source: Tensor, tokens: Tensor | None, w_h: Tensor, b_h:
             candidate.tanh_()
             torch.sub(h, candidate, out=out).mul_(z).add_(candidate)
         h = out
+    if mask is not None:
+        torch.mul(outputs, mask, out=dropped)
     return (h.clone(), c.clone()) if form.cell == "lstm" else (h.clone(),)
 
 
 def backward(form: Form, gates: Tensor, extra: Tensor | None, w_h: Tensor, state: tuple[Tensor, ...], outputs: Tensor,
-             d_outputs: Tensor | None, d_final: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+             d_outputs: Tensor | None, d_final: tuple[Tensor | None, ...], mask: Tensor | None = None) -> tuple[Tensor, ...]:
     """Turns gates (and extra of a gru that resets after) into gradients; returns those of the initial state."""
     steps, _, size = outputs.shape
     dh = torch.zeros_like(state[0]) if d_final[0] is None else d_final[0].clone()
@@ -127,7 +136,7 @@ def backward(form: Form, gates: Tensor, extra: Tensor | None, w_h: Tensor, state
         g = gates[t]
         h_prev = outputs[t - 1] if t else state[0]
         if d_outputs is not None:
-            dh += d_outputs[t]
+            dh += d_outputs[t] if mask is None else d_outputs[t] * mask
         if form.cell == "rnn":
             torch.mul(dh, slope(form, outputs[t]), out=g)
             torch.mm(g, w_t, out=dh)
