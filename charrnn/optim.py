@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from charrnn.kernels import adamw_, mix_, polar
+from charrnn.kernels import adamw_, column_squares, mix_, polar
 from charrnn.model import Model
 
 MOMENTUM, DECAY = 0.95, 0.02
@@ -52,15 +52,19 @@ class AdamW:
 
 class Optimizer:
     """Muon (Jordan et al. 2024: momentum, made orthogonal) on input and recurrent matrices at `matrix_lr`; AdamW on
-    embedding, output layer and biases at `lr`. A one-hot first layer's W_x is an embedding."""
+    embedding, output layer and biases at `lr`. A one-hot first layer's W_x is an embedding.
 
-    def __init__(self, model: Model, lr: float, matrix_lr: float, *, precision: str = "float32") -> None:
-        self.lr, self.matrix_lr, self.precision = lr, matrix_lr, precision
+    With `evening`, the share that a step leaves of their mean squares, all gates of all units move about as far (NorMuon, Li et al. 2025).
+    """
+
+    def __init__(self, model: Model, lr: float, matrix_lr: float, *, precision: str = "float32", evening: float = 0.0) -> None:
+        self.lr, self.matrix_lr, self.precision, self.evening = lr, matrix_lr, precision, evening
         tables = () if model.config.embedding else [f"{tower}.0.w_x" for tower in model.config.towers]
         self.matrices = {name: p for name, p in model.named_parameters()
                          if name.startswith(model.config.towers) and p.ndim == 2 and name not in tables}
         self.rest = {name: p for name, p in model.named_parameters() if name not in self.matrices}
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
+        self.squares = {name: torch.zeros_like(p[0]) for name, p in self.matrices.items() if evening}
         self.adamw = AdamW(self.rest.values())
 
     @torch.no_grad()
@@ -74,8 +78,18 @@ class Optimizer:
             mix_(momentum, p.grad, MOMENTUM, 1 - MOMENTUM)
             mix_(p.grad, momentum, 1 - MOMENTUM, MOMENTUM)  # Nesterov's
             direction, rate = orthogonalised(p.grad, precision=self.precision), self.matrix_lr * share
-            mix_(p, direction, 1 - rate * DECAY, -rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0])))
+            mix_(p, direction, 1 - rate * DECAY, -rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0])), self.evened(name, direction))
         self.clear()
+
+    def evened(self, name: str, direction: Tensor) -> Tensor | None:
+        """What the columns of a matrix's step are multiplied by, so that all are as large as they have been on average, and the whole as
+        large as it was."""
+        if name not in self.squares:
+            return None
+        now, mean = column_squares(direction), self.squares[name]
+        mean.lerp_(now, 1 - self.evening)
+        factors = mean.clamp_min(1e-20).rsqrt()
+        return factors.mul_((now.sum() / (now * factors.square()).sum().clamp_min(1e-20)).sqrt())
 
     def clear(self) -> None:
         """Forget the gradients."""
@@ -90,6 +104,7 @@ class Optimizer:
     def state(self) -> dict[str, Tensor]:
         """All that an exact resume needs, by name; the tensors themselves, not copies."""
         return {f"momentum.{name}": value for name, value in self.momentum.items()} | {
+            f"squares.{name}": value for name, value in self.squares.items()} | {
             f"{key}.{name}": value for name, moments in zip(self.rest, self.adamw.moments) for key, value in moments.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:

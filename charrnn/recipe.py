@@ -54,6 +54,7 @@ def batch(tokens: int) -> int:
     return 8 if tokens < 60_000 else 16 if tokens < 300_000 else 32
 
 
+EVENING = 0.95  # what a step leaves of the mean squares by which Muon's steps are evened
 MATRIX_LR = 2.5  # times the learning rate: Muon's steps on the matrices, whose size is the same whatever the gradient's
 
 
@@ -141,6 +142,7 @@ class Plan(Config):
     generations: int = setting(1, "", low=1, high=100, later=True)  # of `steps` each
     student_dropout: float = setting(0.0, "", low=0, high=0.95, later=True)  # from the second generation on
     student_weight_drop: float = setting(0.0, "", low=0, high=0.95, later=True)
+    evening: float = setting(0.0, "", low=0, high=0.9999, later=True)  # of Muon's steps, as optim.Optimizer takes it
 
 
 def shape(config: TrainingConfig, tokens: int, vocabulary: int, speed: float = 1.0) -> ModelConfig:
@@ -205,7 +207,7 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
         student_dropout=dropped if config.dropout is not None else round(max(dropped - 0.1, 0.0), 3),
         student_weight_drop=thinned if config.weight_drop is not None else round(thinned / 2, 3),
         evaluate_every=-(-steps // evaluations), threads=threads, precision=precision,
-        shards=min(config.shards or processes, rows), generations=born)
+        shards=min(config.shards or processes, rows), generations=born, evening=EVENING)
 
 
 def used_up(config: TrainingConfig, model: ModelConfig, plan: Plan, tokens: int, steps: int) -> bool:

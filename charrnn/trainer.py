@@ -103,7 +103,7 @@ class Trainer:
         self.model = Model(model, torch.Generator().manual_seed(config.seed)).to(device)
         self.teacher: Model | None = None
         self.learning = self.learner()
-        self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr, precision=self.precision)
+        self.optimizer = optim.Optimizer(self.model, plan.lr, plan.matrix_lr, precision=self.precision, evening=plan.evening)
         self.generator = torch.Generator(device).manual_seed(config.seed + 1)
         self.drawing = "generator" if device.type == "cpu" else f"generator.{device.type}"  # the name of its state
         self.batches = Batches(corpus.training.store, corpus.tokenizer.start, plan.batch, plan.window, config.seed,

@@ -398,6 +398,21 @@ def test_sums_and_products_element_by_element(work: str, size: int, dtype: torch
     assert torch.equal(turned.T.flatten(), 2 * torch.arange(12, dtype=dtype) + 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 37), (70, 801), (300, 130)])
+def test_columns_by_factors_of_their_own(work: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(*shape, generator=generator, dtype=dtype) for _ in range(2))
+    factors, before = torch.randn(shape[1], generator=generator, dtype=dtype), x.clone()
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    for threads in (1, 3):
+        kernels.use_threads(threads)
+        x.copy_(before)
+        kernels.mix_(x, y, 0.9, -0.2, factors)
+        assert_close([x, kernels.column_squares(y)], [0.9 * before - 0.2 * y * factors, (y * y).sum(0)], tolerance)
+    kernels.use_threads(None)
+
+
 @pytest.mark.parametrize("times", [1, 2, 3, 5])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (17, 17), (9, 130), (33, 34), (40, 7)])
 def test_polar_is_the_iteration_on_the_whole_matrix(work: str, shape: tuple[int, int], times: int) -> None:

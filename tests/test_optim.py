@@ -37,14 +37,15 @@ def test_a_matrix_without_gradient_direction_stays_finite():
     assert optim.orthogonalised(torch.zeros(3, 4)).abs().max() == 0
 
 
-def test_adamw_on_the_rest_is_torchs_and_muon_moves_the_matrices():
-    """Three steps by hand: momentum with Nesterov's look ahead, made orthogonal, scaled by √(out/in); decay beside it."""
+@pytest.mark.parametrize("evening", [0.0, 0.8])
+def test_adamw_on_the_rest_is_torchs_and_muon_moves_the_matrices(evening):
+    """Three steps by hand: momentum with Nesterov's look ahead, made orthogonal, evened, scaled by √(out/in); decay beside it."""
     make = lambda: Model(ModelConfig(cell="gru", hidden=4, embedding=3, vocabulary=5), torch.Generator().manual_seed(1)).double()
     mine, theirs = make(), make()
-    optimizer = optim.Optimizer(mine, 0.01, 0.05)
+    optimizer = optim.Optimizer(mine, 0.01, 0.05, evening=evening)
     assert set(optimizer.matrices) == {"layers.0.w_x", "layers.0.w_h"}
     adamw = torch.optim.AdamW([p for n, p in theirs.named_parameters() if n in optimizer.rest], lr=0.01, betas=optim.BETAS, weight_decay=0)
-    momentum = dict.fromkeys(optimizer.matrices, 0.0)
+    momentum, squares = dict.fromkeys(optimizer.matrices, 0.0), dict.fromkeys(optimizer.matrices, 0.0)
     for number, share in enumerate((0.5, 1.0, 0.25)):
         for model in (mine, theirs):
             for p in model.parameters():
@@ -57,10 +58,28 @@ def test_adamw_on_the_rest_is_torchs_and_muon_moves_the_matrices():
                 p = dict(theirs.named_parameters())[name]
                 momentum[name] = 0.95 * momentum[name] + 0.05 * p.grad
                 ahead = 0.05 * p.grad + 0.95 * momentum[name]
-                rate = 0.05 * share
-                p.copy_(p * (1 - rate * optim.DECAY) - rate * np.sqrt(max(1, p.shape[1] / p.shape[0])) * newton_schulz(ahead))
+                rate, direction = 0.05 * share, newton_schulz(ahead)
+                if evening:
+                    squares[name] = evening * squares[name] + (1 - evening) * direction.square().sum(0)
+                    evened = direction / squares[name].sqrt()
+                    direction = evened * torch.linalg.matrix_norm(direction) / torch.linalg.matrix_norm(evened)
+                p.copy_(p * (1 - rate * optim.DECAY) - rate * np.sqrt(max(1, p.shape[1] / p.shape[0])) * direction)
     for (name, mine_p), theirs_p in zip(mine.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine_p, theirs_p, atol=1e-8, rtol=0, msg=name)
+
+
+def test_evening_leaves_alone_what_does_not_move():
+    model = Model(ModelConfig(cell="rnn", hidden=4, embedding=3, vocabulary=5))
+    optimizer = optim.Optimizer(model, 0.01, 0.05, evening=0.9)
+    before = model.layers[0].w_h.detach().clone()
+    for dead in (True, False):
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p) if dead else torch.ones_like(p)
+        model.layers[0].w_h.grad[:, 1] = 0
+        optimizer.step(1.0)
+        assert all(p.isfinite().all() for p in model.parameters())
+        assert torch.allclose(model.layers[0].w_h[:, 1], before[:, 1], rtol=0.01)
+        assert dead or not torch.allclose(model.layers[0].w_h[:, 0], before[:, 0], rtol=0.01)
 
 
 @pytest.mark.parametrize("norm", [0.5, 20.0])

@@ -26,8 +26,8 @@ from charrnn.kernels import output, plain, rowwise, sequence
 from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
 from charrnn.kernels.output import Lesson
 
-__all__ = ["Lesson", "adamw_", "backend", "bfloat16", "linear", "mix_", "multiply", "nats_at", "polar", "recur", "summed_nats",
-           "times", "use_threads"]
+__all__ = ["Lesson", "adamw_", "backend", "bfloat16", "column_squares", "linear", "mix_", "multiply", "nats_at", "polar", "recur",
+           "summed_nats", "times", "use_threads"]
 
 
 FLOATS = (torch.float32, torch.float64)
@@ -131,12 +131,19 @@ def _serves(*parts: Tensor) -> bool:
         part.is_contiguous() and part.shape == one.shape and part.dtype == one.dtype for part in parts)
 
 
-def mix_(x: Tensor, y: Tensor, a: float, b: float) -> None:
-    """x = a x + b y, in place, outside of autograd."""
-    if _serves(x, y):
+def mix_(x: Tensor, y: Tensor, a: float, b: float, factors: Tensor | None = None) -> None:
+    """x = a x + b y, in place, outside of autograd; with `factors` (M) column j of y (N, M) times the j-th."""
+    if not _serves(x, y):
+        x.mul_(a).add_(y if factors is None else y * factors, alpha=b)
+    elif factors is None:
         _work().mix(a, x, b, y, out=x)
     else:
-        x.mul_(a).add_(y, alpha=b)
+        _work().mix_columns(a, x, b, y, factors.contiguous())
+
+
+def column_squares(x: Tensor) -> Tensor:
+    """The sums of the squares in each column of x (N, M): (M), outside of autograd."""
+    return _work().column_squares(x) if _serves(x) else x.square().sum(0)
 
 
 def polar(x: Tensor, quintic: tuple[float, float, float], times: int, *, precision: str = "float32") -> Tensor:

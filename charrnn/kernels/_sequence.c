@@ -48,7 +48,7 @@ enum { RNN, GRU, LSTM };
 enum { TANH, RELU, SIGMOID };
 enum { FLOAT, DOUBLE, BFLOAT16 }; /* the last: float, but what is multiplied is rounded */
 enum { ROWS_TIMES, TRANSPOSED_TIMES, SCATTER, SOFTMAX };
-enum { SUM, PRODUCT, ADAMW };
+enum { SUM, PRODUCT, ADAMW, SQUARES, COLUMNS };
 enum { BLOCK = 384, AHEAD = 6, MOST_THREADS = 256 }; /* BLOCK: rows that multiply_tn packs at a time */
 
 struct sequence {
@@ -71,9 +71,10 @@ struct product {
 };
 
 /* Element by element. SUM: out = a x + b y, PRODUCT: out = x y; out may be either of them.
-   ADAMW: an update of out by its gradient y: m = a m + (1 - a) y, v = b v + (1 - b) y^2, out -= rate m / (even sqrt(v) + epsilon) */
+   ADAMW: an update of out by its gradient y: m = a m + (1 - a) y, v = b v + (1 - b) y^2, out -= rate m / (even sqrt(v) + epsilon)
+   Of matrices (rows, count): SQUARES: out (count) = the columns' sums of y^2, COLUMNS: out = a out + b y with column j times m (count) */
 struct elements {
-    int64_t element, kind, threads, count;
+    int64_t element, kind, threads, count, rows;
     double a, b, rate, even, epsilon;
     void *x, *y, *out, *m, *v;
 };
@@ -489,7 +490,7 @@ EXPORT int charrnn_product(const struct product *given)
 
 EXPORT int charrnn_each(const struct elements *e)
 {
-    return run(e->count < 1 << 15 ? 1 : e->threads, choose(e->element)->each, e, 4 * e->threads, 0);
+    return run(e->count * e->rows < 1 << 15 ? 1 : e->threads, choose(e->element)->each, e, 4 * e->threads, 0);
 }
 
 /* c (n, columns) = a (n, k) . b; symmetric unless it is the last product. */
@@ -507,7 +508,7 @@ EXPORT int charrnn_polar(const struct polar *o)
     char *gram = o->square, *factor = gram + each, *whole = factor + each, *spare = whole + each, *swap;
     int failed = polar_product(o, o->x, o->m, o->x, 1, o->m, gram, n);
     for (int64_t left = o->times - 1; left >= 0 && !failed; left--) {
-        struct elements sum = {.element = wide ? DOUBLE : FLOAT, .kind = SUM, .threads = o->threads, .count = n * n, .a = o->c, .b = o->b,
+        struct elements sum = {.element = wide ? DOUBLE : FLOAT, .kind = SUM, .threads = o->threads, .count = n * n, .rows = 1, .a = o->c, .b = o->b,
                                .x = factor, .y = gram, .out = factor};
         failed = polar_product(o, gram, n, gram, n, 1, factor, n) || charrnn_each(&sum);
         for (int64_t i = 0; i < n * n; i += n + 1)

@@ -983,15 +983,42 @@ INLINE vec NAME(root)(vec x)
 #endif
 }
 
+/* Vectors [from, to) of the columns, a few at a time. */
+static TARGET void NAME(columns)(const struct elements *e, int64_t from, int64_t to)
+{
+    enum { SOME = 8 };
+    const vec a = all(e->a), b = all(e->b);
+    for (int64_t begin = from; begin < to; begin += SOME) {
+        int64_t vectors = to - begin < SOME ? to - begin : SOME;
+        vec sum[SOME] = {{0}};
+        EACH(e->rows, vectors) {
+            int64_t j = (begin + u) * LANES, lanes = e->count - j;
+            vec y = NAME(load_some)((const T *)e->y + r * e->count + j, lanes);
+            if (e->kind == SQUARES)
+                sum[u] += y * y;
+            else {
+                T *out = (T *)e->out + r * e->count + j;
+                NAME(store_some)(out, a * NAME(load_some)(out, lanes) + b * y * NAME(load_some)((const T *)e->m + j, lanes), lanes);
+            }
+        }
+        for (int64_t u = 0; u < vectors && e->kind == SQUARES; u++)
+            NAME(store_some)((T *)e->out + (begin + u) * LANES, sum[u], e->count - (begin + u) * LANES);
+    }
+}
+
 static TARGET void NAME(each)(const void *arg, int64_t unit, int64_t units, void *scratch)
 {
     const struct elements *e = arg;
     const vec a = all(e->a), b = all(e->b), rest_a = all(1 - e->a), rest_b = all(1 - e->b);
     const vec rate = all(e->rate), even = all(e->even), epsilon = all(e->epsilon);
-    int64_t vectors = VECTORS(e->count), end = vectors * (unit + 1) / units * LANES;
+    int64_t vectors = VECTORS(e->count), begin = vectors * unit / units, end = vectors * (unit + 1) / units;
     T *x = e->x, *y = e->y, *out = e->out, *m = e->m, *v = e->v;
     (void)scratch;
-    for (int64_t j = vectors * unit / units * LANES; j < end; j += LANES) {
+    if (e->kind >= SQUARES) {
+        NAME(columns)(e, begin, end);
+        return;
+    }
+    for (int64_t j = begin * LANES; j < end * LANES; j += LANES) {
         int64_t lanes = e->count - j;
         vec given = NAME(load_some)(y + j, lanes);
         if (e->kind == SUM)

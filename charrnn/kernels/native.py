@@ -18,7 +18,7 @@ from charrnn.kernels.buffers import Lease
 from charrnn.kernels.form import ACTIVATIONS, CELLS, Form
 
 ROWS_TIMES, TRANSPOSED_TIMES, SCATTER, SOFTMAX = range(4)
-SUM, PRODUCT, ADAMW = range(3)
+SUM, PRODUCT, ADAMW, SQUARES, COLUMNS = range(5)
 WIDEST = 16  # elements of the widest vector: packed matrices are padded to it
 
 
@@ -42,7 +42,7 @@ class ProductCall(ctypes.Structure):
 class ElementsCall(ctypes.Structure):
     """struct elements"""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("element", "kind", "threads", "count")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("element", "kind", "threads", "count", "rows")]
     _fields_ += [(name, ctypes.c_double) for name in ("a", "b", "rate", "even", "epsilon")]
     _fields_ += [(name, ctypes.c_void_p) for name in ("x", "y", "out", "m", "v")]
 
@@ -174,7 +174,19 @@ def softmax_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
 
 def mix(a: float, x: Tensor, b: float, y: Tensor, *, out: Tensor) -> None:
     """out = a x + b y; all of one shape and contiguous, `out` may be x or y."""
-    _each(SUM, x, y, out, (a, b, 0.0, 0.0, 0.0))
+    _each(SUM, x, y, out, (a, b))
+
+
+def mix_columns(a: float, x: Tensor, b: float, y: Tensor, factors: Tensor) -> None:
+    """x = a x + b y, column j of y (N, M) times factors (M), in place; all contiguous."""
+    _each(COLUMNS, None, y, x, (a, b), factors)
+
+
+def column_squares(x: Tensor) -> Tensor:
+    """The sums of the squares in each column of x (N, M), contiguous: (M)."""
+    out = x.new_empty(x.shape[1])
+    _each(SQUARES, None, x, out, ())
+    return out
 
 
 def scale_(x: Tensor, factor: float) -> None:
@@ -185,7 +197,7 @@ def scale_(x: Tensor, factor: float) -> None:
 def times(x: Tensor, y: Tensor) -> Tensor:
     """x y, element by element; both contiguous."""
     out = torch.empty_like(x)
-    _each(PRODUCT, x, y, out, (0.0, 0.0, 0.0, 0.0, 0.0))
+    _each(PRODUCT, x, y, out, ())
     return out
 
 
@@ -198,7 +210,10 @@ def adamw(p: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *, step:
 
 def _each(kind: int, x: Tensor | None, y: Tensor, out: Tensor, numbers: tuple[float, ...], m: Tensor | None = None,
           v: Tensor | None = None) -> None:
-    call = ElementsCall(_element(out.dtype, False), kind, threads(), out.numel(), *numbers, *map(_pointer, (x, y, out, m, v)))
+    rows = len(y) if kind in (SQUARES, COLUMNS) else 1
+    numbers = (*numbers, *[0.0] * (5 - len(numbers)))
+    call = ElementsCall(_element(out.dtype, False), kind, threads(), y.numel() // max(rows, 1), rows, *numbers,
+                        *map(_pointer, (x, y, out, m, v)))
     if _library.charrnn_each(call):
         raise MemoryError("kernels: no memory for a sum")
 
