@@ -186,7 +186,8 @@ def plan(config: TrainingConfig, model: ModelConfig, tokens: int, *, scored: int
     time = budget(config)
     if time is not None:
         evaluations = max(1, min(25, int(0.08 * time / max(seconds_per_evaluation, 1e-9))))
-        training = max(time - spent - (evaluations + 1) * seconds_per_evaluation, 0.1 * time)
+        spare = min(seconds_per_evaluation, 0.01 * time)  # for what is not foreseen
+        training = max(time - spent - evaluations * seconds_per_evaluation - spare, 0.1 * time)
         possible, most = int(training / max(seconds_per_step, 1e-9)), most_steps(tokens, rows, window)
         if config.generations is None and held_out and not config.bidirectional:
             born = generations(possible, most)
