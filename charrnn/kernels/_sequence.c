@@ -443,7 +443,7 @@ static const struct kernels *choose(int64_t element)
     return wide ? &kernels_double_base : &kernels_float_base;
 }
 
-/* ---- what native.py calls; the first three return 0, or 1 where memory ran out ---- */
+/* ---- what native.py calls; the first four return 0, or 1 where memory ran out ---- */
 
 #define EXPORT __attribute__((visibility("default")))
 
